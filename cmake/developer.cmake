@@ -1,0 +1,23 @@
+# What developers of nibble want and users of nibble do not: ccache, warnings, sanitizers.
+
+if(PROJECT_IS_TOP_LEVEL)
+  if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+    set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+  endif()
+  find_program(CCACHE ccache)
+  if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+    set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+  endif()
+  set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+endif()
+
+if(NIBBLE_SANITIZE)
+  add_compile_options(-fsanitize=${NIBBLE_SANITIZE} -fno-omit-frame-pointer
+                      $<$<CXX_COMPILER_ID:GNU,Clang>:-fno-sanitize-recover=all>)
+  add_link_options(-fsanitize=${NIBBLE_SANITIZE})
+endif()
+
+function(nibble_developer_flags target)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion
+                                           $<$<BOOL:${NIBBLE_WERROR}>:-Werror>)
+endfunction()

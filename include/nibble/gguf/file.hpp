@@ -1,0 +1,80 @@
+// Reads GGUF v2 and v3: maps the file (or all parts of a split one), checks every count, offset and
+// size, and gives views. Tensor data is never copied.
+// Specification: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <nibble/base/config.hpp>
+#include <nibble/base/error.hpp>
+#include <nibble/gguf/value.hpp>
+#include <nibble/tensor/view.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace nibble::inline NIBBLE_ABI::gguf {
+
+// One entry of the tensor directory.
+struct tensor_info {
+  std::string_view name;
+  tensor_view view;           // format, shape and a pointer into the mapping
+  std::uint64_t offset = 0;   // of the data, from the start of its part
+  std::uint64_t bytes = 0;
+  std::uint32_t part = 0;     // which part of a split file, from 0
+};
+
+struct key_value {
+  std::string_view key;
+  gguf::value value;
+};
+
+class NIBBLE_API file {
+ public:
+  // Opens PATH; for a split file any part's name will do (…-00001-of-00003.gguf).
+  // Throws error: io, bad_file, unsupported. The message names the file and the byte.
+  explicit file(const std::filesystem::path& path);
+  // Reads from memory that outlives this object; `name` stands for the path in errors.
+  file(std::span<const std::byte> bytes, std::string name);
+  file(file&&) noexcept;
+  file& operator=(file&&) noexcept;
+  ~file();
+
+  const std::string& name() const noexcept;     // path as given
+  std::uint32_t version() const noexcept;       // 2 or 3
+  std::uint64_t alignment() const noexcept;
+  std::uint64_t size_bytes() const noexcept;    // of all parts
+  std::uint32_t part_count() const noexcept;
+
+  std::span<const key_value> metadata() const noexcept;      // in file order
+  std::span<const tensor_info> tensors() const noexcept;     // in file order, parts in order
+
+  const value* find(std::string_view key) const noexcept;                // null if absent
+  const tensor_info* find_tensor(std::string_view name) const noexcept;  // null if absent
+
+  // Scalars. Integers convert between widths and signs when the value fits, floats accept f32 and
+  // f64; anything else is an error that names the key, the type found and the type wanted.
+  // T: bool, std::int32_t, std::uint32_t, std::int64_t, std::uint64_t, float, double,
+  // std::string_view.
+  template <typename T>
+  std::optional<T> get(std::string_view key) const;
+  template <typename T>
+  T require(std::string_view key) const;  // an absent key is an error, too
+
+  // Arrays, converted by the same rule; an absent key gives an empty optional.
+  template <typename T>
+  std::optional<std::vector<T>> get_array(std::string_view key) const;
+
+  // Tells the system that the pages of this tensor will be read soon, or will not be needed again.
+  void prefetch(const tensor_info& tensor) const noexcept;
+  void release(const tensor_info& tensor) const noexcept;
+
+ private:
+  struct state;
+  std::unique_ptr<state> state_;
+};
+
+}  // namespace nibble::inline NIBBLE_ABI::gguf
