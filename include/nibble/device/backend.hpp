@@ -1,0 +1,71 @@
+// What a kind of hardware must be able to do. CPU, CUDA and HIP each implement this one interface.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <nibble/base/config.hpp>
+#include <nibble/device/batch.hpp>
+#include <nibble/device/kv_cache.hpp>
+#include <nibble/device/recording.hpp>
+#include <nibble/device/weight.hpp>
+#include <nibble/tensor/view.hpp>
+#include <span>
+#include <string>
+
+namespace nibble::inline NIBBLE_ABI {
+
+enum class device_kind { cpu, cuda, hip };
+
+struct device_info {
+  device_kind kind = device_kind::cpu;
+  std::string name;               // "CPU (2 cores, avx2)"
+  std::uint64_t total_bytes = 0;  // of its memory
+  std::uint64_t free_bytes = 0;   // when it was asked
+};
+
+// How activations enter a product with a quantised weight.
+enum class activation_type {
+  int8,   // a scale and 32 eight-bit integers a block
+  float32 // for comparison: slower, without rounding
+};
+
+// A recording made ready to run on one device. Not thread-safe: one run at a time.
+class NIBBLE_API program {
+ public:
+  virtual ~program() = default;
+
+  // Host-visible staging of the hidden state that enters, [tokens, width]; empty if none does.
+  virtual std::span<float> input() = 0;
+  // Starts a run; the batch's arrays may be reused as soon as this returns.
+  // Throws error (device) and leaves every cache as if the run had not been asked for.
+  virtual void submit(const batch& work) = 0;
+  // Blocks until the run is over and its output can be read.
+  virtual void wait() = 0;
+  // Host-visible output of the last run: hidden state [tokens, width] or logits [outputs, n_vocab].
+  virtual std::span<const float> output() = 0;
+};
+
+class NIBBLE_API backend {
+ public:
+  virtual ~backend() = default;
+
+  virtual const device_info& info() const noexcept = 0;
+
+  // Bytes that a weight will take in this backend's arena, alignment included.
+  virtual std::size_t weight_bytes(const tensor_view& tensor) const = 0;
+  // Makes the one arena that all weights go to. Called once. Throws error (out_of_memory).
+  virtual void reserve_weights(std::size_t bytes) = 0;
+  // Packs the tensor into the arena; may be called from several threads.
+  virtual weight import_weight(const tensor_view& tensor) = 0;
+
+  virtual std::size_t cache_bytes(const kv_layout& layout) const = 0;
+  virtual std::unique_ptr<kv_cache> make_cache(const kv_layout& layout) = 0;
+
+  // Bytes of workspace that a program of this recording needs; the same code lays it out for real.
+  virtual std::size_t workspace_bytes(const recording& steps, program_limits limits) const = 0;
+  // Weights named by the recording must have been imported by this backend.
+  virtual std::unique_ptr<program> make_program(recording steps, program_limits limits) = 0;
+};
+
+}  // namespace nibble::inline NIBBLE_ABI

@@ -1,0 +1,46 @@
+// What an architecture emits: the steps of a run of blocks, over named buffers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <nibble/base/config.hpp>
+#include <nibble/device/steps.hpp>
+#include <utility>
+#include <vector>
+
+namespace nibble::inline NIBBLE_ABI {
+
+// The steps of one segment. `input` and `output` are what crosses its borders: the hidden state, or
+// nothing (a segment that starts with the embedding), or the logits (one that ends with the head).
+struct recording {
+  std::vector<value_info> values;
+  std::vector<step> steps;
+  value input, output;
+
+  value make(value_info info) {
+    values.push_back(info);
+    return {static_cast<std::int32_t>(values.size() - 1)};
+  }
+  value make(std::int64_t width) { return make(value_info{.width = width}); }
+  const value_info& info(value v) const { return values[static_cast<std::size_t>(v.id)]; }
+  void emit(step s) { steps.push_back(std::move(s)); }
+};
+
+// The greatest batch that a program made from a recording will be given.
+struct program_limits {
+  std::int32_t max_tokens = 1;
+  std::int32_t max_outputs = 1;
+};
+
+// Where each value lies. Values that are never alive together share bytes.
+struct workspace_layout {
+  std::vector<std::size_t> offset;  // by value id
+  std::size_t bytes = 0;
+};
+
+inline constexpr std::size_t workspace_alignment = 256;
+
+NIBBLE_API workspace_layout lay_out_workspace(const recording& steps, program_limits limits);
+
+
+}  // namespace nibble::inline NIBBLE_ABI

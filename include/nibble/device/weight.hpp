@@ -1,0 +1,20 @@
+// A weight as one backend holds it.
+#pragma once
+
+#include <cstddef>
+#include <nibble/base/config.hpp>
+#include <nibble/formats/format_id.hpp>
+#include <nibble/tensor/view.hpp>
+
+namespace nibble::inline NIBBLE_ABI {
+
+// What `data` points at is the backend's own affair: it may be packed, and it may lie on a device.
+// The values are those of the file, in the file's format.
+struct weight {
+  format_id format{};
+  nibble::shape shape;  // [columns, rows, matrices]: a matrix per expert
+  const std::byte* data = nullptr;
+  std::size_t matrix_bytes = 0;  // from one expert's matrix to the next
+};
+
+}  // namespace nibble::inline NIBBLE_ABI

@@ -1,0 +1,90 @@
+// The CPU kernels as function pointers: one table per instruction set, chosen once.
+//
+// This header is seen both by the units compiled for one instruction set and by those that are not.
+// It therefore holds plain data only: an inline function here would be compiled twice under one
+// name, and the linker might keep the copy that an older CPU cannot run.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace nibble::inline v0::cpu {
+
+inline constexpr int max_formats = 32;  // asserted against the list where tables are filled
+
+// Activations as eight-bit integers, [tokens, columns]; columns is a multiple of 32.
+struct q8_matrix {
+  const std::int8_t* q;     // [tokens, columns], each in [-127, 127]
+  const float* scale;       // [tokens, columns / 32]
+  const std::int16_t* sum;  // [tokens, columns / 16]: sums of 16 values of q
+  std::int64_t columns;
+};
+
+// `count` rows of a weight matrix, each `stride` bytes after the one before.
+struct weight_rows {
+  const void* data;
+  std::size_t stride;
+  std::int64_t count;
+  std::int64_t columns;
+};
+
+// out[t * out_stride + r] = rows[r] . x[t]. The result for a token does not depend on how many
+// tokens are given, nor on how rows are shared out.
+using matmul_q8_fn = void (*)(const weight_rows& rows, const q8_matrix& x, std::int64_t tokens,
+                              float* out, std::int64_t out_stride);
+// The same with float activations x [tokens, columns], `x_stride` floats apart.
+using matmul_f32_fn = void (*)(const weight_rows& rows, const float* x, std::int64_t x_stride,
+                               std::int64_t tokens, float* out, std::int64_t out_stride);
+
+// One head's page of keys and values: rows of consecutive tokens.
+struct kv_page {
+  const void* key;    // [count, key_length]
+  const void* value;  // [count, value_length]
+  std::int32_t count;
+};
+
+// One query head over pages of one key/value head, online softmax.
+struct attend_args {
+  const float* q;  // [key_length], already scaled
+  const kv_page* pages;
+  std::int64_t n_pages;
+  std::int32_t key_length, value_length;
+  float softcap;      // 0: none
+  const float* sink;  // null: none
+  float* out;         // [value_length]
+};
+
+struct kernel_table {
+  const char* isa;
+
+  // by format index (formats/list.hpp)
+  matmul_q8_fn matmul_q8[max_formats];    // null for F32, F16, BF16
+  matmul_f32_fn matmul_f32[max_formats];  // every format
+  void (*decode[max_formats])(const void* row, std::int64_t n, float* out);
+
+  // x [n] -> q [n], scale [n / 32], sum [n / 16]; a block of zeros gets scale 0
+  void (*quantise_q8)(const float* x, std::int64_t n, std::int8_t* q, float* scale, std::int16_t* sum);
+
+  // out = x / sqrt(mean(x^2) + epsilon) * gain; out may be x
+  void (*rms_norm)(const float* x, const float* gain, float epsilon, std::int64_t n, float* out);
+  // Rotates the first 2 * n_pairs of x in place, cosine and sine [n_pairs].
+  void (*rope_norm)(float* x, const float* cosine, const float* sine, std::int64_t n_pairs);
+  void (*rope_neox)(float* x, const float* cosine, const float* sine, std::int64_t n_pairs);
+  // out = activation(gate) * up, indexed by gate_kind
+  void (*gate[4])(const float* gate, const float* up, std::int64_t n, float* out);
+  // out += scale * x
+  void (*add_scaled)(const float* x, float scale, std::int64_t n, float* out);
+
+  void (*to_f16)(const float* x, std::int64_t n, void* out);
+  void (*attend_f32)(const attend_args& args);
+  void (*attend_f16)(const attend_args& args);
+};
+
+// One function per kernels/cpu/isa_<name>.cpp.
+const kernel_table& kernels_scalar();
+const kernel_table& kernels_sse42();
+const kernel_table& kernels_avx2();
+const kernel_table& kernels_avx512();
+const kernel_table& kernels_avx512vnni();
+
+}  // namespace nibble::inline v0::cpu
