@@ -63,7 +63,8 @@ struct kernel_table {
   void (*decode[max_formats])(const void* row, std::int64_t n, float* out);
 
   // x [n] -> q [n], scale [n / 32], sum [n / 16]; a block of zeros gets scale 0
-  void (*quantise_q8)(const float* x, std::int64_t n, std::int8_t* q, float* scale, std::int16_t* sum);
+  void (*quantise_q8)(const float* x, std::int64_t n, std::int8_t* q, float* scale,
+                      std::int16_t* sum);
 
   // out = x / sqrt(mean(x^2) + epsilon) * gain; out may be x
   void (*rms_norm)(const float* x, const float* gain, float epsilon, std::int64_t n, float* out);

@@ -15,7 +15,8 @@ inline std::filesystem::path data_root() {
   return std::filesystem::path(NIBBLE_SOURCE_DIR).parent_path() / "shared";
 }
 
-// The path of a data file or folder; if it is absent says so, for ctest to count the case as skipped.
+// The path of a data file or folder; if it is absent says so, for ctest to count the case as
+// skipped.
 inline std::optional<std::filesystem::path> data(const std::string& relative) {
   const auto path = data_root() / relative;
   if (std::filesystem::exists(path)) return path;

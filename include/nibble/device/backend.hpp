@@ -26,8 +26,8 @@ struct device_info {
 
 // How activations enter a product with a quantised weight.
 enum class activation_type {
-  int8,   // a scale and 32 eight-bit integers a block
-  float32 // for comparison: slower, without rounding
+  int8,    // a scale and 32 eight-bit integers a block
+  float32  // for comparison: slower, without rounding
 };
 
 // A recording made ready to run on one device. Not thread-safe: one run at a time.

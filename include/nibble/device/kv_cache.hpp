@@ -11,7 +11,9 @@ namespace nibble::inline NIBBLE_ABI {
 
 enum class kv_type { f32, f16 };
 
-constexpr std::size_t element_bytes(kv_type type) { return type == kv_type::f32 ? 4 : 2; }
+constexpr std::size_t element_bytes(kv_type type) {
+  return type == kv_type::f32 ? 4 : 2;
+}
 
 // What one layer keeps of each token.
 struct kv_layer {

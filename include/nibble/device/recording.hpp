@@ -42,5 +42,4 @@ inline constexpr std::size_t workspace_alignment = 256;
 
 NIBBLE_API workspace_layout lay_out_workspace(const recording& steps, program_limits limits);
 
-
 }  // namespace nibble::inline NIBBLE_ABI

@@ -94,7 +94,8 @@ struct attention_spec {
 
 // Rotates q and k, appends k and v to the layer's cache, attends over it.
 struct attend_step {
-  value q, k, v;  // [tokens, n_head * key_length], [tokens, n_head_kv * key_length], [..., n_head_kv * value_length]
+  value q, k, v;  // [tokens, n_head * key_length], [tokens, n_head_kv * key_length], [...,
+                  // n_head_kv * value_length]
   value out;      // [tokens, n_head * value_length]
   std::int32_t layer = 0;
   attention_spec spec;
@@ -139,7 +140,8 @@ struct expert_matmul_step {
   value in;         // [tokens, columns], or [tokens, n_used * columns] if in_per_slot
   value selection;  // [tokens, n_used]
   bool in_per_slot = false;
-  std::vector<linear> outputs;  // matrix [columns, rows, n_expert], bias [rows, n_expert]; out [tokens, n_used * rows]
+  std::vector<linear> outputs;  // matrix [columns, rows, n_expert], bias [rows, n_expert]; out
+                                // [tokens, n_used * rows]
 };
 
 // out[t] += sum over slots of weights[t, slot] * in[t, slot]

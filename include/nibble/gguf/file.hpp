@@ -21,10 +21,10 @@ namespace nibble::inline NIBBLE_ABI::gguf {
 // One entry of the tensor directory.
 struct tensor_info {
   std::string_view name;
-  tensor_view view;           // format, shape and a pointer into the mapping
-  std::uint64_t offset = 0;   // of the data, from the start of its part
+  tensor_view view;          // format, shape and a pointer into the mapping
+  std::uint64_t offset = 0;  // of the data, from the start of its part
   std::uint64_t bytes = 0;
-  std::uint32_t part = 0;     // which part of a split file, from 0
+  std::uint32_t part = 0;  // which part of a split file, from 0
 };
 
 struct key_value {
@@ -43,14 +43,14 @@ class NIBBLE_API file {
   file& operator=(file&&) noexcept;
   ~file();
 
-  const std::string& name() const noexcept;     // path as given
-  std::uint32_t version() const noexcept;       // 2 or 3
+  const std::string& name() const noexcept;  // path as given
+  std::uint32_t version() const noexcept;    // 2 or 3
   std::uint64_t alignment() const noexcept;
-  std::uint64_t size_bytes() const noexcept;    // of all parts
+  std::uint64_t size_bytes() const noexcept;  // of all parts
   std::uint32_t part_count() const noexcept;
 
-  std::span<const key_value> metadata() const noexcept;      // in file order
-  std::span<const tensor_info> tensors() const noexcept;     // in file order, parts in order
+  std::span<const key_value> metadata() const noexcept;   // in file order
+  std::span<const tensor_info> tensors() const noexcept;  // in file order, parts in order
 
   const value* find(std::string_view key) const noexcept;                // null if absent
   const tensor_info* find_tensor(std::string_view name) const noexcept;  // null if absent
