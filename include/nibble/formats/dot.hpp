@@ -1,0 +1,105 @@
+// Dot products of weight rows with 8-bit activations, written for clarity: the reference that the
+// kernels of all backends are tested against.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <nibble/formats/concepts.hpp>
+#include <nibble/formats/list.hpp>
+
+namespace nibble::inline NIBBLE_ABI {
+
+inline constexpr int activation_block_size = 32;
+
+// 32 activations: value i is scale * codes[i], codes in [-127, 127].
+struct activation_block {
+  float scale;
+  std::int8_t codes[activation_block_size];
+};
+
+// Blocks needed for n activations; the last may be partly used.
+constexpr std::uint64_t activation_blocks(std::uint64_t n) {
+  return n / activation_block_size + (n % activation_block_size != 0);
+}
+
+// Quantises n activations into activation_blocks(n) blocks, to the nearest code (ties to even), by
+// scale = max |x| / 127. Missing values of the last block are 0.
+// A block whose values all lie below 2^-119 becomes zero: there 1 / scale is no longer finite.
+// A block with an infinity or a NaN gets a NaN scale, so that the fault shows in every result.
+inline void quantise_activations(const float* x, std::uint64_t n, activation_block* out) {
+  for (std::uint64_t first = 0; first < n; first += activation_block_size, ++out) {
+    const std::uint64_t left = n - first;
+    const int count = left < activation_block_size ? static_cast<int>(left) : activation_block_size;
+    float greatest = 0.0f;
+    bool finite = true;
+    for (int i = 0; i < count; ++i) {
+      const float magnitude = std::fabs(x[first + i]);
+      finite = finite && magnitude <= std::numeric_limits<float>::max();
+      if (magnitude > greatest) greatest = magnitude;
+    }
+    *out = {};
+    if (!finite) {
+      out->scale = std::numeric_limits<float>::quiet_NaN();
+    } else if (greatest >= 0x1p-119f) {
+      out->scale = greatest / 127.0f;
+      const float inverse = 127.0f / greatest;
+      for (int i = 0; i < count; ++i) {
+        // |x * inverse| < 127.5 in spite of two roundings
+        out->codes[i] = static_cast<std::int8_t>(std::nearbyint(x[first + i] * inverse));
+      }
+    }
+  }
+}
+
+// The dot product of n weights with n activations. For one group:
+//   activation scale * (scale * sum(weight code * activation code) + offset * sum(activation code))
+// with exact integer sums; everything outside of them is computed and summed in double, in order.
+// n must be a multiple of block_size; activations: [activation_blocks(n)].
+template <weight_format F>
+inline double dot_row(const typename F::block* row, const activation_block* activations,
+                      std::uint64_t n) {
+  double sum = 0.0;
+  if constexpr (element_format<F>) {
+    for (std::uint64_t i = 0; i < n; ++i) {
+      const activation_block& a = activations[i / activation_block_size];
+      sum += static_cast<double>(F::value(row[i])) * a.scale * a.codes[i % activation_block_size];
+    }
+  } else {
+    static_assert(activation_block_size % F::group_size == 0);
+    static_assert(F::block_size % activation_block_size == 0);
+    constexpr int groups = F::block_size / F::group_size;
+    for (std::uint64_t g = 0; g < n / F::group_size; ++g) {
+      const typename F::block& b = row[g / groups];
+      const int group = static_cast<int>(g % groups);
+      const std::uint64_t at = g * F::group_size;
+      const activation_block& a = activations[at / activation_block_size];
+      const std::int8_t* const codes = a.codes + at % activation_block_size;
+
+      std::int8_t weights[F::group_size];
+      F::codes(b, group, weights);
+      int products = 0, total = 0;
+      for (int i = 0; i < F::group_size; ++i) {
+        products += weights[i] * codes[i];
+        total += codes[i];
+      }
+      const affine map = F::scale(b, group);
+      double value = static_cast<double>(map.scale) * products;
+      if constexpr (F::has_offset) value += static_cast<double>(map.offset) * total;
+      sum += static_cast<double>(a.scale) * value;
+    }
+  }
+  return sum;
+}
+
+// The same for a format known at run time only; `row` is aligned for the format's block (2 bytes
+// are enough for all but f32). Throws error: unsupported, or invalid_argument for a wrong n.
+inline double dot_row(format_id id, const void* row, const activation_block* activations,
+                      std::uint64_t n) {
+  return with_format(id, [&]<typename F>(F) {
+    static_cast<void>(row_bytes(id, n));  // checks n
+    return dot_row<F>(static_cast<const typename F::block*>(row), activations, n);
+  });
+}
+
+}  // namespace nibble::inline NIBBLE_ABI

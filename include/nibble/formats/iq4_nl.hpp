@@ -1,0 +1,41 @@
+// 4-bit indices into a table of 16 values, one scale for 32 values: d * table[i].
+#pragma once
+
+#include <nibble/formats/concepts.hpp>
+#include <nibble/formats/nibbles.hpp>
+
+namespace nibble::inline NIBBLE_ABI::formats {
+
+struct iq4_nl {
+  static constexpr std::string_view name = "iq4_nl";
+  static constexpr std::uint32_t gguf_id = 20;
+  static constexpr int block_size = 32;
+  static constexpr int group_size = 32;
+  static constexpr bool has_offset = false;
+  static constexpr int min_code = -127;
+  static constexpr int max_code = 113;
+
+  struct block {
+    half d;
+    std::uint8_t qs[16];  // low halves: values 0..15, high halves: values 16..31
+  };
+  static_assert(sizeof(block) == 18);
+
+  // Unevenly spaced: denser near zero, where most weights are.
+  static constexpr std::int8_t table[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                            1,    13,   25,  38,  53,  69,  89,  113};
+
+  NIBBLE_HD static void indices(const block& b, int, std::uint8_t* __restrict out) {
+    split_nibbles(b.qs, out);
+  }
+
+  NIBBLE_HD static void codes(const block& b, int group, std::int8_t* __restrict out) {
+    look_up_codes<iq4_nl>(b, group, out);
+  }
+
+  NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), 0.0f}; }
+};
+
+static_assert(table_format<iq4_nl>);
+
+}  // namespace nibble::inline NIBBLE_ABI::formats

@@ -1,0 +1,46 @@
+// 4-bit indices into IQ4_NL's table, a signed 6-bit scale for 32 values, scaled per 256.
+#pragma once
+
+#include <nibble/formats/concepts.hpp>
+#include <nibble/formats/iq4_nl.hpp>
+#include <nibble/formats/nibbles.hpp>
+
+namespace nibble::inline NIBBLE_ABI::formats {
+
+struct iq4_xs {
+  static constexpr std::string_view name = "iq4_xs";
+  static constexpr std::uint32_t gguf_id = 23;
+  static constexpr int block_size = 256;
+  static constexpr int group_size = 32;
+  static constexpr bool has_offset = false;
+  static constexpr int min_code = -127;
+  static constexpr int max_code = 113;
+
+  struct block {
+    half d;
+    std::uint16_t scales_h;    // upper two bits of the scales, group 0 lowest
+    std::uint8_t scales_l[4];  // lower four bits, two groups a byte
+    std::uint8_t qs[128];      // 16 bytes a group; low halves: values 0..15, high halves: 16..31
+  };
+  static_assert(sizeof(block) == 136);
+
+  static constexpr const std::int8_t (&table)[16] = iq4_nl::table;
+
+  NIBBLE_HD static void indices(const block& b, int group, std::uint8_t* __restrict out) {
+    split_nibbles(b.qs + 16 * group, out);
+  }
+
+  NIBBLE_HD static void codes(const block& b, int group, std::int8_t* __restrict out) {
+    look_up_codes<iq4_xs>(b, group, out);
+  }
+
+  NIBBLE_HD static affine scale(const block& b, int group) {
+    const int low = (b.scales_l[group >> 1] >> (4 * (group & 1))) & 0xf;
+    const int high = (b.scales_h >> (2 * group)) & 3;
+    return {to_float(b.d) * static_cast<float>((low | high << 4) - 32), 0.0f};
+  }
+};
+
+static_assert(table_format<iq4_xs>);
+
+}  // namespace nibble::inline NIBBLE_ABI::formats

@@ -1,0 +1,46 @@
+// 3 bits a value, a signed 6-bit scale for 16 values, scaled per 256.
+#pragma once
+
+#include <nibble/formats/concepts.hpp>
+
+namespace nibble::inline NIBBLE_ABI::formats {
+
+struct q3_k {
+  static constexpr std::string_view name = "q3_k";
+  static constexpr std::uint32_t gguf_id = 11;
+  static constexpr int block_size = 256;
+  static constexpr int group_size = 16;
+  static constexpr bool has_offset = false;
+  static constexpr int min_code = -4;
+  static constexpr int max_code = 3;
+
+  struct block {
+    std::uint8_t hmask[32];  // bit j of byte i: value 32 j + i has its third bit set
+    std::uint8_t qs[64];     // byte 32 h + i: values 128 h + i + {0, 32, 64, 96}, from the low bits
+    std::uint8_t scales[12];  // bytes 0..7: low four bits, bytes 8..11: upper two bits
+    half d;
+  };
+  static_assert(sizeof(block) == 110);
+
+  // A code is the three bits less 4.
+  NIBBLE_HD static void codes(const block& b, int group, std::int8_t* __restrict out) {
+    const std::uint8_t* const low = b.qs + 32 * (group >> 3) + 16 * (group & 1);
+    const std::uint8_t* const high = b.hmask + 16 * (group & 1);
+    const int low_shift = group & 6;
+    const int high_shift = group >> 1;
+    for (int i = 0; i < 16; ++i) {
+      const int bits = ((low[i] >> low_shift) & 3) | ((high[i] >> high_shift) & 1) << 2;
+      out[i] = static_cast<std::int8_t>(bits - 4);
+    }
+  }
+
+  NIBBLE_HD static affine scale(const block& b, int group) {
+    const int low = (b.scales[group & 7] >> (4 * (group >> 3))) & 0xf;
+    const int high = (b.scales[8 + (group & 3)] >> (2 * (group >> 2))) & 3;
+    return {to_float(b.d) * static_cast<float>((low | high << 4) - 32), 0.0f};
+  }
+};
+
+static_assert(block_format<q3_k>);
+
+}  // namespace nibble::inline NIBBLE_ABI::formats

@@ -1,0 +1,35 @@
+// 5 bits a value, one scale and one offset for 32 values: d * q + m.
+#pragma once
+
+#include <nibble/formats/concepts.hpp>
+#include <nibble/formats/nibbles.hpp>
+
+namespace nibble::inline NIBBLE_ABI::formats {
+
+struct q5_1 {
+  static constexpr std::string_view name = "q5_1";
+  static constexpr std::uint32_t gguf_id = 7;
+  static constexpr int block_size = 32;
+  static constexpr int group_size = 32;
+  static constexpr bool has_offset = true;
+  static constexpr int min_code = 0;
+  static constexpr int max_code = 31;
+
+  struct block {
+    half d;               // scale
+    half m;               // offset
+    std::uint8_t qh[4];   // bit i: the fifth bit of value i
+    std::uint8_t qs[16];  // low halves: values 0..15, high halves: values 16..31
+  };
+  static_assert(sizeof(block) == 24);
+
+  NIBBLE_HD static void codes(const block& b, int, std::int8_t* __restrict out) {
+    split_nibbles_5(b.qs, b.qh, out, 0);
+  }
+
+  NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), to_float(b.m)}; }
+};
+
+static_assert(block_format<q5_1>);
+
+}  // namespace nibble::inline NIBBLE_ABI::formats

@@ -1,0 +1,45 @@
+// 6 bits a value, a signed 8-bit scale for 16 values, scaled per 256.
+#pragma once
+
+#include <nibble/formats/concepts.hpp>
+
+namespace nibble::inline NIBBLE_ABI::formats {
+
+struct q6_k {
+  static constexpr std::string_view name = "q6_k";
+  static constexpr std::uint32_t gguf_id = 14;
+  static constexpr int block_size = 256;
+  static constexpr int group_size = 16;
+  static constexpr bool has_offset = false;
+  static constexpr int min_code = -32;
+  static constexpr int max_code = 31;
+
+  struct block {
+    std::uint8_t ql[128];  // byte 64 h + i, i < 64: values 128 h + i (low half), 128 h + 64 + i
+    std::uint8_t qh[64];   // byte 32 h + i: values 128 h + i + {0, 32, 64, 96}, from the low bits
+    std::int8_t scales[16];
+    half d;
+  };
+  static_assert(sizeof(block) == 210);
+
+  // A code is the six bits, four from ql and two from qh, less 32.
+  NIBBLE_HD static void codes(const block& b, int group, std::int8_t* __restrict out) {
+    const int h = group >> 3;
+    const std::uint8_t* const low = b.ql + 64 * h + 16 * (group & 3);
+    const std::uint8_t* const high = b.qh + 32 * h + 16 * (group & 1);
+    const int low_shift = group & 4;
+    const int high_shift = group & 6;
+    for (int i = 0; i < 16; ++i) {
+      const int bits = ((low[i] >> low_shift) & 0xf) | ((high[i] >> high_shift) & 3) << 4;
+      out[i] = static_cast<std::int8_t>(bits - 32);
+    }
+  }
+
+  NIBBLE_HD static affine scale(const block& b, int group) {
+    return {to_float(b.d) * static_cast<float>(b.scales[group]), 0.0f};
+  }
+};
+
+static_assert(block_format<q6_k>);
+
+}  // namespace nibble::inline NIBBLE_ABI::formats
