@@ -49,18 +49,19 @@ struct norm_step {
   rms_norm norm;
 };
 
-// out (+)= weight * in + bias
+// out (+)= scale * (matrix * in) + bias
 struct linear {
   const weight* matrix = nullptr;  // [columns, rows]
   const weight* bias = nullptr;    // [rows] or none; F32
   value out;                       // width = rows
+  const weight* scale = nullptr;   // [1] or none; F32: of matrices that are stored without it
 };
 
 // Several matrices over one input, which is normalised first if asked, and quantised once.
 struct matmul_step {
   value in;
-  std::optional<rms_norm> norm;
-  std::vector<linear> outputs;
+  std::optional<rms_norm> norm = {};
+  std::vector<linear> outputs = {};
   bool accumulate = false;  // adds to what `out` holds: the residual
 };
 
@@ -117,7 +118,7 @@ struct gate_step {
 // out += norm(in) if a norm is given, else in
 struct add_step {
   value in, out;
-  std::optional<rms_norm> norm;
+  std::optional<rms_norm> norm = {};
 };
 
 enum class route_kind {
@@ -140,7 +141,7 @@ struct expert_matmul_step {
   value in;         // [tokens, columns], or [tokens, n_used * columns] if in_per_slot
   value selection;  // [tokens, n_used]
   bool in_per_slot = false;
-  std::vector<linear> outputs;  // matrix [columns, rows, n_expert], bias [rows, n_expert]; out
+  std::vector<linear> outputs = {};  // matrix [columns, rows, n_expert], bias [rows, n_expert]; out
                                 // [tokens, n_used * rows]
 };
 

@@ -1,0 +1,151 @@
+#include <cmath>
+#include <nibble/base/concat.hpp>
+#include <nibble/formats/decode.hpp>
+#include <nibble/model/arch.hpp>
+#include <unordered_set>
+
+namespace nibble::inline NIBBLE_ABI {
+namespace {
+
+constexpr const char* rope_factors_name = "rope_freqs.weight";
+
+nibble::shape embedding_shape(const hparams& hp) {
+  return {{static_cast<std::uint64_t>(hp.n_embd), static_cast<std::uint64_t>(hp.n_vocab), 1, 1}};
+}
+
+void declare_all(tensor_needs& needs, const model_definition& model) {
+  using w = weight_table;
+  const block_id head{block_kind::head, 0};
+  needs.matrix({block_kind::embedding, 0}, "token_embd.weight", &w::token_embd,
+               embedding_shape(model.hp));
+  for (std::int32_t layer = 0; layer < model.hp.n_layer; ++layer) {
+    model.arch->declare_layer(needs, model.hp, layer);
+  }
+  needs.vector(head, "output_norm.weight", &w::output_norm, model.hp.n_embd);
+  // absent: tied to the embedding
+  needs.matrix(head, "output.weight", &w::output, embedding_shape(model.hp), presence::optional);
+}
+
+std::vector<float> read_rope_factors(const gguf::file& file, const hparams& hp) {
+  const gguf::tensor_info* found = file.find_tensor(rope_factors_name);
+  if (!found) return {};
+  const auto pairs = static_cast<std::uint64_t>(hp.n_rot / 2);
+  const error_context where{
+      .file = file.name(), .offset = found->offset, .tensor = rope_factors_name};
+  if (found->view.shape != nibble::shape{{pairs, 1, 1, 1}}) {
+    throw error(errc::bad_file,
+                concat("the shape is ", to_text(found->view.shape), "; one factor for each of ",
+                       pairs, " rotated pairs was expected."),
+                where);
+  }
+  std::vector<float> factors(pairs);
+  decode_row(found->view.format, found->view.data, pairs, factors.data());
+  for (const float f : factors) {
+    if (!(f > 0) || !std::isfinite(f)) {
+      throw error(errc::bad_file, "a frequency factor is not a positive number.", where);
+    }
+  }
+  return factors;
+}
+
+std::vector<std::string> find_unused(const gguf::file& file,
+                                     const std::vector<tensor_need>& needs) {
+  std::unordered_set<std::string_view> read{rope_factors_name};
+  for (const tensor_need& need : needs) read.insert(need.name);
+  std::vector<std::string> unused;
+  for (const gguf::tensor_info& tensor : file.tensors()) {
+    if (!read.contains(tensor.name)) unused.emplace_back(tensor.name);
+  }
+  return unused;
+}
+
+void record_head(recording& out, const hparams& hp, const weight_table& weights, value hidden) {
+  const value selected = out.make({.width = hp.n_embd, .rows = value_rows::per_output});
+  const value logits = out.make({.width = hp.n_vocab, .rows = value_rows::per_output});
+  out.emit(select_step{.in = hidden, .out = selected});
+  const weight* matrix = weights.output ? weights.output : weights.token_embd;
+  out.emit(matmul_step{.in = selected,
+                       .norm = rms_norm{weights.output_norm, hp.norm_epsilon},
+                       .outputs = {{matrix, nullptr, logits}}});
+  if (hp.final_softcap != 0) out.emit(softcap_step{.x = logits, .cap = hp.final_softcap});
+  out.output = logits;
+}
+
+}  // namespace
+
+const arch_spec& find_arch(std::string_view name) {
+  // the specs themselves are constants; only this list of them is made anew
+  const auto families = arch_families();
+  std::string known;
+  for (const auto family : families) {
+    for (const arch_spec& spec : family) {
+      if (spec.name == name) return spec;
+      known += concat(known.empty() ? "" : ", ", spec.name);
+    }
+  }
+  throw error(errc::unsupported,
+              concat("the architecture '", name, "' is unknown; nibble knows ", known, "."));
+}
+
+model_definition::model_definition(const gguf::file& file) {
+  const auto name = file.require<std::string_view>("general.architecture");
+  arch = &find_arch(name);
+  hp = read_hparams(file);
+  if (arch->complete) arch->complete(file, hp);
+  tensor_needs collected;
+  declare_all(collected, *this);
+  needs = std::move(collected.list);
+  find_tensors(file, needs);
+  rope_factors = read_rope_factors(file, hp);
+  unused = find_unused(file, needs);
+  blocks.push_back({block_kind::embedding, 0});
+  for (std::int32_t layer = 0; layer < hp.n_layer; ++layer) {
+    blocks.push_back({block_kind::attention, layer});
+    blocks.push_back({block_kind::feed_forward, layer});
+  }
+  blocks.push_back({block_kind::head, 0});
+}
+
+kv_layer model_definition::kv(std::int32_t layer) const {
+  return {.n_head_kv = hp.layers[static_cast<std::size_t>(layer)].n_head_kv,
+          .key_length = hp.key_length,
+          .value_length = hp.value_length};
+}
+
+kv_layout model_definition::kv(kv_type key, kv_type value, std::int32_t n_ctx) const {
+  kv_layout layout{.layers = {}, .key = key, .value = value, .n_ctx = n_ctx};
+  for (std::int32_t layer = 0; layer < hp.n_layer; ++layer) layout.layers.push_back(kv(layer));
+  return layout;
+}
+
+recording model_definition::record(const weight_table& weights, std::size_t first,
+                                   std::size_t last) const {
+  recording out;
+  const value hidden = out.make(hp.n_embd);
+  if (blocks[first].kind != block_kind::embedding) out.input = hidden;
+  for (std::size_t i = first; i < last; ++i) {
+    const block_id& block = blocks[i];
+    const layer_context layer{out, hp, weights, rope_factors, arch->rope, block.layer, hidden};
+    switch (block.kind) {
+      case block_kind::embedding:
+        out.emit(
+            embed_step{.table = weights.token_embd, .scale = hp.embedding_scale, .out = hidden});
+        break;
+      case block_kind::attention:
+        arch->attention(layer);
+        break;
+      case block_kind::feed_forward:
+        arch->feed_forward(layer);
+        break;
+      case block_kind::experts:
+        break;  // recorded with the feed-forward half that routes to them
+      case block_kind::head:
+        record_head(out, hp, weights, hidden);
+        break;
+    }
+  }
+  if (blocks[last - 1].kind != block_kind::head) out.output = hidden;
+  return out;
+}
+
+}  // namespace nibble::inline NIBBLE_ABI
