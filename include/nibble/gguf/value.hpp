@@ -6,6 +6,7 @@
 #include <memory>
 #include <nibble/base/config.hpp>
 #include <span>
+#include <string>
 #include <string_view>
 #include <variant>
 #include <vector>
@@ -28,6 +29,16 @@ enum class value_type : std::uint32_t {
   i64 = 11,
   f64 = 12,
 };
+
+// "u8", "string", ...; "type 77" for what is no type.
+NIBBLE_API std::string to_text(value_type type);
+
+// Bytes of one number or bool; 0 for strings and arrays, whose sizes vary.
+constexpr std::uint64_t size_of(value_type type) {
+  constexpr std::uint8_t sizes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+  const auto id = static_cast<std::uint32_t>(type);
+  return id < 13 ? sizes[id] : 0;
+}
 
 struct value;
 

@@ -1,0 +1,23 @@
+// Header, metadata and tensor directory of one GGUF file or one part of a split one.
+#pragma once
+
+#include <cstdint>
+#include <nibble/base/config.hpp>
+#include <nibble/gguf/file.hpp>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace nibble::inline NIBBLE_ABI::gguf {
+
+struct part {
+  std::uint32_t version = 0;
+  std::uint64_t alignment = 0;
+  std::vector<key_value> metadata;
+  std::vector<tensor_info> tensors;  // all of part `index`
+};
+
+// Views into `bytes`; throws error(bad_file) or error(unsupported). `name` stands for the file.
+part parse_part(std::span<const std::byte> bytes, const std::string& name, std::uint32_t index);
+
+}  // namespace nibble::inline NIBBLE_ABI::gguf
