@@ -5,10 +5,10 @@
 #include <limits>
 #include <nibble/base/checked.hpp>
 #include <nibble/base/concat.hpp>
+#include <nibble/formats/list.hpp>
 #include <unordered_set>
 
 #include "gguf/cursor.hpp"
-#include "gguf/format_sizes.hpp"
 #include "gguf/limits.hpp"
 
 namespace nibble::inline NIBBLE_ABI::gguf {
