@@ -10,10 +10,11 @@ namespace nibble::inline NIBBLE_ABI::gguf {
 
 inline constexpr std::uint32_t magic = 0x46554747;  // "GGUF" in file order
 inline constexpr std::uint32_t newest_version = 3;
-inline constexpr std::uint64_t default_alignment = 32;      // specification
-inline constexpr std::uint64_t max_key_bytes = 65535;       // specification
-inline constexpr std::uint64_t max_tensor_name_bytes = 64;  // specification
-inline constexpr std::uint32_t max_dimensions = 4;          // specification
+inline constexpr std::uint64_t default_alignment = 32;           // specification
+inline constexpr std::uint64_t max_key_bytes = 65535;            // specification
+inline constexpr std::uint64_t max_tensor_name_bytes = 64;       // specification
+inline constexpr std::uint32_t max_dimensions = 4;               // specification
+inline constexpr std::uint64_t max_elements = (1ull << 63) - 1;  // of a tensor
 inline constexpr std::uint64_t max_alignment = 1ull << 20;
 inline constexpr std::uint64_t max_header_bytes = 64ull << 20;  // everything before the data
 inline constexpr int max_array_depth = 4;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <limits>
 #include <nibble/base/checked.hpp>
 #include <nibble/base/concat.hpp>
 #include <nibble/formats/list.hpp>
@@ -200,18 +199,17 @@ shape read_shape(cursor& in) {
     in.fail(errc::bad_file, concat("it has ", dimensions, " dimensions; 1 to 4 are possible"),
             start);
   }
-  constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
   shape out;
   std::uint64_t elements = 1;  // of the extents that are not zero: their product is bounded as well
   for (std::uint32_t i = 0; i < dimensions; ++i) {
     const std::uint64_t at = in.position();
     const auto extent = in.number<std::uint64_t>("an extent");
-    if (extent > most) {
+    if (extent > max_elements) {
       in.fail(errc::bad_file,
               concat("extent ", i, " is negative: ", static_cast<std::int64_t>(extent)), at);
     }
     const auto product = checked_mul(elements, std::max<std::uint64_t>(extent, 1));
-    if (!product || *product > most) {
+    if (!product || *product > max_elements) {
       in.fail(errc::bad_file, "the number of its elements exceeds 2^63 - 1", at);
     }
     elements = *product;
