@@ -111,6 +111,12 @@ inline blob load(const std::string& path) {
   return out;
 }
 
+// Whether the sentence has all these parts.
+template <typename... Parts>
+bool says(std::string_view sentence, const Parts&... parts) {
+  return (... && (sentence.find(parts) != std::string_view::npos));
+}
+
 // The error that `f` throws, if it throws one.
 template <typename Function>
 std::optional<nibble::error> error_of(Function&& f) {
