@@ -1,5 +1,6 @@
 #include "gguf/encode.hpp"
 
+#include <cstring>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
 
@@ -57,6 +58,13 @@ void append_array(byte_vector& out, const array_view& array, int depth) {
 }
 
 }  // namespace
+
+void append(byte_vector& out, std::span<const std::byte> bytes) {
+  if (bytes.empty()) return;  // memcpy takes no null pointer
+  const std::size_t size = out.size();
+  out.resize(size + bytes.size());
+  std::memcpy(out.data() + size, bytes.data(), bytes.size());
+}
 
 void append(byte_vector& out, std::string_view text) {
   append(out, static_cast<std::uint64_t>(text.size()));

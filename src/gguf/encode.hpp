@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <nibble/base/config.hpp>
 #include <nibble/gguf/value.hpp>
 #include <span>
@@ -15,9 +14,7 @@ namespace nibble::inline NIBBLE_ABI::gguf {
 
 using byte_vector = std::vector<std::byte>;
 
-inline void append(byte_vector& out, std::span<const std::byte> bytes) {
-  out.insert(out.end(), bytes.begin(), bytes.end());
-}
+void append(byte_vector& out, std::span<const std::byte> bytes);
 
 template <typename T>
 requires(std::is_arithmetic_v<T> || std::is_enum_v<T>) void append(byte_vector& out, T number) {
