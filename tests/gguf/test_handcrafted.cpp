@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <catch.hpp>
 #include <cmath>
+#include <nibble/base/concat.hpp>
 #include <nibble/formats/list.hpp>
 #include <nibble/gguf/file.hpp>
 
@@ -116,7 +117,7 @@ class maker {
                 is("BAD_TYPE") && case_.last == section::metadata ? std::uint32_t{id::end} : type);
       test::put_random_value(value, rng_, type, 3);
       const int n = is("DUPLICATE_KEY") ? i / 2 : i;
-      std::string key = is("EMPTY_KEY") ? "" : "my_key_" + std::to_string(n);
+      std::string key = is("EMPTY_KEY") ? "" : nibble::concat("my_key_", n);
       out_.metadata.emplace_back(std::move(key), std::move(value));
     }
     if (is("BAD_ALIGN") || is("WRONG_TYPE_ALIGN") || is("CUSTOM_ALIGN")) {
@@ -184,7 +185,7 @@ class maker {
 
   std::string tensor_name(std::size_t i) const {
     if (is("DUPLICATE_NAME")) return "my_tensor";
-    std::string name = "my_tensor_" + std::to_string(i);
+    std::string name = nibble::concat("my_tensor_", i);
     if (is("BAD_NAME_SIZE")) name += std::string(70, 'x');
     return name;
   }
@@ -238,7 +239,7 @@ void check_content(const nibble::gguf::file& file, const sample& expected) {
   for (std::size_t i = 0; i < expected.tensors.size(); ++i) {
     const nibble::gguf::tensor_info& found = file.tensors()[i];
     const tensor_config& t = expected.tensors[i];
-    CHECK(file.find_tensor("my_tensor_" + std::to_string(i)) == &found);
+    CHECK(file.find_tensor(nibble::concat("my_tensor_", i)) == &found);
     CHECK(found.view.format == t.format.id);
     CHECK(found.view.shape.elements() == t.elements());
     for (std::size_t d = 0; d < 4; ++d) {

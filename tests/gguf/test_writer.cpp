@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <catch.hpp>
 #include <csignal>
+#include <nibble/base/concat.hpp>
 #include <nibble/formats/list.hpp>
 #include <nibble/gguf/writer.hpp>
 
@@ -31,7 +32,7 @@ struct random_tensor {
 std::vector<random_tensor> random_tensors(std::mt19937& rng, std::size_t count) {
   std::vector<random_tensor> out;
   for (std::size_t i = 0; i < count; ++i) {
-    random_tensor t{.name = "t" + std::to_string(i),
+    random_tensor t{.name = nibble::concat("t", i),
                     .format = nibble::format_infos[rng() % nibble::format_infos.size()],
                     .shape = {},
                     .data = {}};
@@ -124,7 +125,7 @@ TEST_CASE("random files survive writing and reading") {
     const std::size_t keys = rng() % 40;
     test::put_header(source, 2, 0, keys);
     for (std::size_t i = 0; i < keys; ++i) {
-      test::put_string(source, "key." + std::to_string(i));
+      test::put_string(source, nibble::concat("key.", i));
       const auto type = static_cast<std::uint32_t>(rng() % test::id::end);
       test::put(source, type);
       test::put_random_value(source, rng, type, 3);

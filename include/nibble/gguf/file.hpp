@@ -21,7 +21,7 @@ namespace nibble::inline NIBBLE_ABI::gguf {
 // One entry of the tensor directory.
 struct tensor_info {
   std::string_view name;
-  tensor_view view;          // format, shape and a pointer into the mapping
+  tensor_view view;  // format, shape and a pointer into the mapping, aligned as the file says
   std::uint64_t offset = 0;  // of the data, from the start of its part
   std::uint64_t bytes = 0;
   std::uint32_t part = 0;  // which part of a split file, from 0
@@ -32,6 +32,14 @@ struct key_value {
   gguf::value value;
 };
 
+// An open file. Everything that it gives out points into the mapping and lives as long as it does;
+// moving it moves nothing. All bounds are checked when it is opened, against the size that the file
+// has then: truncating a file while it is mapped makes the system raise SIGBUS at the next touch of
+// a lost page, and no library can prevent that. Replace files by renaming, as gguf::writer does.
+//
+// Refused beyond what the specification says: headers above 64 MiB, alignments above 1 MiB, arrays
+// nested more than 4 deep or more than 65536 of them, empty keys and tensor names, types without a
+// weight format, tensors whose data is not where the padded sizes of those before it put it.
 class NIBBLE_API file {
  public:
   // Opens PATH; for a split file any part's name will do (…-00001-of-00003.gguf).
@@ -43,13 +51,13 @@ class NIBBLE_API file {
   file& operator=(file&&) noexcept;
   ~file();
 
-  const std::string& name() const noexcept;  // path as given
-  std::uint32_t version() const noexcept;    // 2 or 3
-  std::uint64_t alignment() const noexcept;
+  const std::string& name() const noexcept;   // path as given
+  std::uint32_t version() const noexcept;     // 2 or 3
+  std::uint64_t alignment() const noexcept;   // of the first part
   std::uint64_t size_bytes() const noexcept;  // of all parts
   std::uint32_t part_count() const noexcept;
 
-  std::span<const key_value> metadata() const noexcept;   // in file order
+  std::span<const key_value> metadata() const noexcept;   // in file order; of the first part
   std::span<const tensor_info> tensors() const noexcept;  // in file order, parts in order
 
   const value* find(std::string_view key) const noexcept;                // null if absent
