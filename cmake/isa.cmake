@@ -1,10 +1,16 @@
 # One translation unit per instruction set: kernels/cpu/isa_<name>.cpp. Each is compiled with its
 # own flags, always optimised (an inline function that is not inlined would become a symbol), and
-# with an ABI namespace of its own (see include/nibble/base/config.hpp).
+# with an ABI namespace of its own (see include/nibble/base/config.hpp); the macro `xsimd` does the
+# same for xsimd's inline functions. Products are not contracted into fused operations behind the
+# sources' back: which ones are must not depend on how a loop was unrolled.
 
 set(nibble_isa_sse42_flags -msse4.2 -mssse3)
 set(nibble_isa_avx2_flags -mavx2 -mfma -mf16c)
-set(nibble_isa_avx512_flags -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mavx2)
+# avx512cd because xsimd's avx512bw builds on it
+set(nibble_isa_avx512_flags ${nibble_isa_avx2_flags}
+    -mavx512f -mavx512cd -mavx512bw -mavx512dq -mavx512vl
+    # g++ 12 takes the undefined operand in its own <avx512fintrin.h> for a mistake (bug 105593)
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized$<SEMICOLON>-Wno-maybe-uninitialized>)
 set(nibble_isa_avx512vnni_flags ${nibble_isa_avx512_flags} -mavx512vnni)
 
 function(nibble_isa_sources target)
@@ -13,7 +19,9 @@ function(nibble_isa_sources target)
   foreach(source ${isa_sources})
     get_filename_component(name ${source} NAME_WE)
     string(REPLACE "isa_" "" isa ${name})
-    set(flags -O3 -fno-math-errno -fno-trapping-math -DNIBBLE_ABI=isa_${isa})
+    # sanitizers make -O3 take minutes a file
+    set(flags -O$<IF:$<BOOL:${NIBBLE_SANITIZE}>,1,3> -fno-math-errno -fno-trapping-math -ffp-contract=off -DNIBBLE_ABI=isa_${isa}
+        -Dxsimd=xsimd_isa_${isa})
     if(DEFINED nibble_isa_${isa}_flags)
       if(NOT processor MATCHES "x86_64|amd64")
         set_source_files_properties(${source} PROPERTIES HEADER_FILE_ONLY ON)

@@ -1,0 +1,162 @@
+// Kernels over single rows: quantising, norms, rotation, gates.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+#include "cpu/simd.hpp"
+
+namespace nibble::inline NIBBLE_ABI::kernels {
+
+// q = x / scale to the nearest, ties to even, scale = max |x| / 127 for each 32 values. The same
+// numbers as quantise_activations() in formats/dot.hpp: a block below 2^-119 becomes zero, where
+// 1 / scale is no longer finite; a block with an infinity or a NaN gets a NaN as its scale.
+inline void quantise_q8_block(const float* __restrict x, std::int8_t* __restrict q, float& scale,
+                              std::int16_t* __restrict sum) {
+  // magnitudes compare as integers, and every NaN is above infinity then
+  std::int32_t greatest_bits = 0;
+  for (int i = 0; i < 32; ++i) {
+    const std::int32_t bits = std::bit_cast<std::int32_t>(x[i]) & 0x7fffffff;
+    greatest_bits = bits > greatest_bits ? bits : greatest_bits;
+  }
+  const float greatest = std::bit_cast<float>(greatest_bits);
+  const bool finite = greatest_bits < 0x7f800000;
+  const bool usable = finite && greatest >= 0x1p-119f;
+  scale = usable ? greatest / 127.0f : std::bit_cast<float>(finite ? 0 : 0x7fc00000);
+  const float inverse = usable ? 127.0f / greatest : 0.0f;
+  for (int half_block = 0; half_block < 2; ++half_block) {
+    std::int32_t total = 0;
+    for (int i = 16 * half_block; i < 16 * half_block + 16; ++i) {
+      // 1.5 * 2^23 puts the nearest integer into the low bits; |x * inverse| < 127.5
+      const float shifted = x[i] * inverse + 12582912.0f;
+      const std::int32_t code = usable ? std::bit_cast<std::int32_t>(shifted) - 0x4b400000 : 0;
+      q[i] = static_cast<std::int8_t>(code);
+      total += code;
+    }
+    sum[half_block] = static_cast<std::int16_t>(total);
+  }
+}
+
+template <typename Arch>
+void quantise_q8(const float* x, std::int64_t n, std::int8_t* q, float* scale, std::int16_t* sum) {
+  for (std::int64_t i = 0; i < n / 32; ++i) {
+    quantise_q8_block(x + 32 * i, q + 32 * i, scale[i], sum + 2 * i);
+  }
+}
+
+// The sum of squares is taken in double: exact products, and no overflow.
+template <typename Arch>
+void rms_norm(const float* x, const float* gain, float epsilon, std::int64_t n, float* out) {
+  using floats = typename Arch::floats;
+  double lane[8] = {};
+  std::int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    for (int j = 0; j < 8; ++j) {
+      lane[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
+    }
+  }
+  for (int j = 0; i < n; ++i, ++j) {
+    lane[j] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  }
+  double sum = 0;
+  for (double l : lane) sum += l;
+  const double mean = sum / static_cast<double>(n);
+  const floats scale(static_cast<float>(1.0 / ::sqrt(mean + static_cast<double>(epsilon))));
+  map<floats>(
+      n, out, [&](const floats& value, const floats& g) { return value * scale * g; }, x, gain);
+}
+
+// Pairs (2 i, 2 i + 1).
+template <typename Arch>
+void rope_norm(float* __restrict x, const float* __restrict cosine, const float* __restrict sine,
+               std::int64_t n_pairs) {
+  for (std::int64_t i = 0; i < n_pairs; ++i) {
+    const float a = x[2 * i], b = x[2 * i + 1];
+    x[2 * i] = a * cosine[i] - b * sine[i];
+    x[2 * i + 1] = a * sine[i] + b * cosine[i];
+  }
+}
+
+// Pairs (i, i + n_pairs).
+template <typename Arch>
+void rope_neox(float* x, const float* __restrict cosine, const float* __restrict sine,
+               std::int64_t n_pairs) {
+  float* __restrict first = x;
+  float* __restrict second = x + n_pairs;
+  for (std::int64_t i = 0; i < n_pairs; ++i) {
+    const float a = first[i], b = second[i];
+    first[i] = a * cosine[i] - b * sine[i];
+    second[i] = a * sine[i] + b * cosine[i];
+  }
+}
+
+// x * sigmoid(k x), safe for every x: exp overflows to infinity, the quotient then is -0.
+template <typename Floats>
+inline Floats swish(const Floats& x, const Floats& kx) {
+  return x / (Floats(1.0f) + exp(Floats(0.0f) - kx));
+}
+
+// Activations of a gate: f(gate, up). min and max give their second argument if either is a NaN,
+// so a NaN is never lost.
+struct silu {
+  template <typename Floats>
+  Floats operator()(const Floats& g, const Floats& u) const {
+    return swish(g, g) * u;
+  }
+};
+
+// (1 + tanh(y)) / 2 is sigmoid(2 y), which keeps its relative accuracy where tanh is near -1.
+struct gelu_tanh {
+  template <typename Floats>
+  Floats operator()(const Floats& g, const Floats& u) const {
+    // 2 sqrt(2 / pi) (g + 0.044715 g^3)
+    const Floats inner = mul_add(Floats(0.044715f) * g * g, g, g);
+    return swish(g, Floats(1.5957691216057308f) * inner) * u;
+  }
+};
+
+struct relu_squared {
+  template <typename Floats>
+  Floats operator()(const Floats& g, const Floats& u) const {
+    const Floats positive = max(Floats(0.0f), g);
+    return positive * positive * u;
+  }
+};
+
+struct swiglu_clamped {
+  template <typename Floats>
+  Floats operator()(const Floats& g, const Floats& u) const {
+    const Floats gate = min(Floats(7.0f), g);
+    const Floats up = max(Floats(-7.0f), min(Floats(7.0f), u));
+    return swish(gate, Floats(1.702f) * gate) * (up + Floats(1.0f));
+  }
+};
+
+template <typename Arch, typename Activation>
+void gate(const float* gate, const float* up, std::int64_t n, float* out) {
+  map<typename Arch::floats>(n, out, Activation{}, gate, up);
+}
+
+template <typename Arch>
+void add_scaled(const float* x, float scale, std::int64_t n, float* out) {
+  using floats = typename Arch::floats;
+  const floats s(scale);
+  map<floats>(
+      n, out, [&](const floats& value, const floats& sum) { return mul_add(s, value, sum); }, x,
+      static_cast<const float*>(out));
+}
+
+template <typename Arch>
+void to_f16(const float* x, std::int64_t n, void* out) {
+  auto* to = static_cast<half*>(out);
+  std::int64_t i = 0;
+#if defined(__F16C__)
+  for (; i + 8 <= n; i += 8) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i),
+                     _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+  }
+#endif
+  for (; i < n; ++i) to[i] = to_half(x[i]);
+}
+
+}  // namespace nibble::inline NIBBLE_ABI::kernels

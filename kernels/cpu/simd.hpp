@@ -1,0 +1,241 @@
+// The vectors that the CPU kernels are written with, one set for each instruction set.
+//
+// A unit compiled for one instruction set shares no inline function with the rest of the program:
+// NIBBLE_ABI and the macro `xsimd` (both set in cmake/isa.cmake) give it namespaces of its own, so
+// that the linker can never keep a copy that an older CPU cannot run. For the same reason the
+// kernels call no inline function of std.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <nibble/base/config.hpp>
+#include <nibble/base/half.hpp>
+
+#if defined(__SSE4_2__)
+#include <immintrin.h>
+
+#include <xsimd/xsimd.hpp>
+#endif
+
+namespace nibble::inline NIBBLE_ABI::kernels {
+
+// What a kernel needs of a vector of floats, as plain loops.
+template <int N>
+struct plain_floats {
+  static constexpr std::size_t size = N;
+  float lane[N];
+
+  plain_floats() = default;
+  explicit plain_floats(float x) {
+    for (float& l : lane) l = x;
+  }
+  static plain_floats load_unaligned(const float* x) {
+    plain_floats r;
+    for (int i = 0; i < N; ++i) r.lane[i] = x[i];
+    return r;
+  }
+  void store_unaligned(float* x) const {
+    for (int i = 0; i < N; ++i) x[i] = lane[i];
+  }
+};
+
+template <int N, typename Function>
+inline plain_floats<N> each_lane(const plain_floats<N>& a, const plain_floats<N>& b, Function f) {
+  plain_floats<N> r;
+  for (int i = 0; i < N; ++i) r.lane[i] = f(a.lane[i], b.lane[i]);
+  return r;
+}
+
+template <int N>
+inline plain_floats<N> operator+(const plain_floats<N>& a, const plain_floats<N>& b) {
+  return each_lane(a, b, [](float x, float y) { return x + y; });
+}
+template <int N>
+inline plain_floats<N> operator-(const plain_floats<N>& a, const plain_floats<N>& b) {
+  return each_lane(a, b, [](float x, float y) { return x - y; });
+}
+template <int N>
+inline plain_floats<N> operator*(const plain_floats<N>& a, const plain_floats<N>& b) {
+  return each_lane(a, b, [](float x, float y) { return x * y; });
+}
+template <int N>
+inline plain_floats<N> operator/(const plain_floats<N>& a, const plain_floats<N>& b) {
+  return each_lane(a, b, [](float x, float y) { return x / y; });
+}
+// The lesser and the greater; the second one if either is a NaN, as on x86.
+template <int N>
+inline plain_floats<N> min(const plain_floats<N>& a, const plain_floats<N>& b) {
+  return each_lane(a, b, [](float x, float y) { return x < y ? x : y; });
+}
+template <int N>
+inline plain_floats<N> max(const plain_floats<N>& a, const plain_floats<N>& b) {
+  return each_lane(a, b, [](float x, float y) { return x > y ? x : y; });
+}
+template <int N>
+inline plain_floats<N> exp(const plain_floats<N>& a) {
+  return each_lane(a, a, [](float x, float) { return ::expf(x); });
+}
+template <int N>
+inline plain_floats<N> tanh(const plain_floats<N>& a) {
+  return each_lane(a, a, [](float x, float) { return ::tanhf(x); });
+}
+// a * b + c; whether it is rounded once or twice depends on the instruction set.
+template <int N>
+inline plain_floats<N> mul_add(const plain_floats<N>& a, const plain_floats<N>& b,
+                               const plain_floats<N>& c) {
+  return a * b + c;
+}
+
+// Loops, on any machine.
+//   floats   the widest vector of floats
+//   narrow   a vector of at most eight, see `eight` below
+struct scalar {
+  using floats = plain_floats<4>;
+  using narrow = plain_floats<8>;
+};
+
+// The generic exp and tanh of xsimd call functions on scalars only in branches not taken here.
+#if defined(__SSE4_2__)
+struct sse42 {
+  using floats = xsimd::batch<float, xsimd::sse4_2>;
+  using narrow = floats;
+};
+template <typename A>
+inline xsimd::batch<float, A> mul_add(const xsimd::batch<float, A>& a,
+                                      const xsimd::batch<float, A>& b,
+                                      const xsimd::batch<float, A>& c) {
+  return xsimd::fma(a, b, c);
+}
+#endif
+
+#if defined(__AVX2__) && defined(__FMA__)
+struct avx2 {
+  using floats = xsimd::batch<float, xsimd::fma3<xsimd::avx2>>;
+  using narrow = floats;
+};
+#endif
+
+#if defined(__AVX512BW__)
+struct avx512 {
+  using floats = xsimd::batch<float, xsimd::avx512bw>;
+  using narrow = avx2::floats;
+};
+// xsimd 8 has no fused operation for AVX-512.
+inline avx512::floats mul_add(const avx512::floats& a, const avx512::floats& b,
+                              const avx512::floats& c) {
+  return _mm512_fmadd_ps(a, b, c);
+}
+#endif
+
+#if defined(__AVX512VNNI__)
+struct avx512vnni : avx512 {};
+#endif
+
+// Eight floats in as many vectors as that takes: what int8 dot products add up in.
+template <typename Arch>
+struct eight {
+  using part_type = typename Arch::narrow;
+  static constexpr int part_size = static_cast<int>(part_type::size);
+  static constexpr int parts = 8 / part_size;
+  part_type part[parts];
+
+  static eight broadcast(float x) {
+    eight r;
+    for (auto& p : r.part) p = part_type(x);
+    return r;
+  }
+  static eight load(const float* x) {
+    eight r;
+    for (int i = 0; i < parts; ++i) r.part[i] = part_type::load_unaligned(x + i * part_size);
+    return r;
+  }
+  friend eight operator*(const eight& a, const eight& b) {
+    eight r;
+    for (int i = 0; i < parts; ++i) r.part[i] = a.part[i] * b.part[i];
+    return r;
+  }
+  friend eight mul_add(const eight& a, const eight& b, const eight& c) {
+    eight r;
+    for (int i = 0; i < parts; ++i) r.part[i] = kernels::mul_add(a.part[i], b.part[i], c.part[i]);
+    return r;
+  }
+};
+
+// The sum of all lanes, always in the same order: halves are added until one lane is left.
+template <int N>
+inline float halving_sum(float (&lane)[N]) {
+  for (int half = N / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lane[i] += lane[half + i];
+  }
+  return lane[0];
+}
+
+template <typename Floats>
+inline float lane_sum(const Floats& x) {
+  float lane[Floats::size];
+  x.store_unaligned(lane);
+  return halving_sum(lane);
+}
+
+template <typename Arch>
+inline float lane_sum(const eight<Arch>& x) {
+  float lane[8];
+  for (int i = 0; i < eight<Arch>::parts; ++i) {
+    x.part[i].store_unaligned(lane + i * eight<Arch>::part_size);
+  }
+  return halving_sum(lane);
+}
+
+template <typename T>
+inline T least(T a, T b) {
+  return b < a ? b : a;
+}
+
+// Vectors of `storage` (float or half) as floats.
+template <typename Floats>
+inline Floats load(const float* x) {
+  return Floats::load_unaligned(x);
+}
+template <typename Floats>
+inline Floats load(const half* x) {
+#if defined(__AVX512F__)
+  if constexpr (Floats::size == 16) {
+    return Floats(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x))));
+  }
+#endif
+#if defined(__F16C__)
+  if constexpr (Floats::size == 8) {
+    return Floats(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x))));
+  }
+#endif
+  float lane[Floats::size];
+  for (std::size_t i = 0; i < Floats::size; ++i) lane[i] = to_float(x[i]);
+  return Floats::load_unaligned(lane);
+}
+
+// The first n < Floats::size values, the rest 0.
+template <typename Floats, typename Storage>
+inline Floats load_part(const Storage* x, std::int64_t n) {
+  Storage lane[Floats::size] = {};
+  for (std::int64_t i = 0; i < n; ++i) lane[i] = x[i];
+  return load<Floats>(lane);
+}
+
+template <typename Floats>
+inline void store_part(const Floats& value, float* x, std::int64_t n) {
+  float lane[Floats::size];
+  value.store_unaligned(lane);
+  for (std::int64_t i = 0; i < n; ++i) x[i] = lane[i];
+}
+
+// out[i] = f(x[i]...) for i < n; f takes and gives vectors. out may be one of the inputs.
+template <typename Floats, typename Function, typename... Inputs>
+inline void map(std::int64_t n, float* out, Function f, const Inputs*... x) {
+  constexpr auto width = static_cast<std::int64_t>(Floats::size);
+  std::int64_t i = 0;
+  for (; i + width <= n; i += width) f(load<Floats>(x + i)...).store_unaligned(out + i);
+  if (i < n) store_part<Floats>(f(load_part<Floats>(x + i, n - i)...), out + i, n - i);
+}
+
+}  // namespace nibble::inline NIBBLE_ABI::kernels

@@ -1,0 +1,53 @@
+// Weight blocks to codes, and rows to floats.
+#pragma once
+
+#include <cstdint>
+#include <nibble/formats/concepts.hpp>
+
+#include "cpu/simd.hpp"
+
+namespace nibble::inline NIBBLE_ABI::kernels {
+
+// All codes of a block.
+template <typename Arch, typename F>
+inline void unpack_codes(const typename F::block& b, std::int8_t* out) {
+  for (int g = 0; g < F::block_size / F::group_size; ++g) {
+    F::codes(b, g, out + g * F::group_size);
+  }
+}
+
+// out[i] = value first + i of the row, i < n; first and n are multiples of the block size.
+template <typename Arch, weight_format F>
+inline void decode_stretch(const void* row, std::int64_t first, std::int64_t n, float* out) {
+  using floats = typename Arch::floats;
+  const auto* from = static_cast<const typename F::block*>(row) + first / F::block_size;
+  if constexpr (element_format<F>) {
+    if constexpr (std::is_same_v<typename F::block, bfloat16>) {
+      for (std::int64_t i = 0; i < n; ++i) out[i] = F::value(from[i]);
+    } else {
+      map<floats>(
+          n, out, [](const floats& x) { return x; }, from);
+    }
+  } else {
+    constexpr int groups = F::block_size / F::group_size;
+    for (std::int64_t i = 0; i < n / F::block_size; ++i) {
+      std::int8_t codes[F::block_size];
+      unpack_codes<Arch, F>(from[i], codes);
+      for (int g = 0; g < groups; ++g, out += F::group_size) {
+        const affine to = F::scale(from[i], g);
+        for (int j = 0; j < F::group_size; ++j) {
+          const float product = to.scale * static_cast<float>(codes[g * F::group_size + j]);
+          out[j] = F::has_offset ? product + to.offset : product;
+        }
+      }
+    }
+  }
+}
+
+// A whole row of n values.
+template <typename Arch, weight_format F>
+void decode(const void* row, std::int64_t n, float* out) {
+  decode_stretch<Arch, F>(row, 0, n, out);
+}
+
+}  // namespace nibble::inline NIBBLE_ABI::kernels

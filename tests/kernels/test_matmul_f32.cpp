@@ -1,0 +1,94 @@
+#include <nibble/formats/decode.hpp>
+
+#include "kernel_test.hpp"
+
+using nibble::cpu::kernel_table;
+
+TEST_CASE("rows decode to the same bits on every instruction set") {
+  test::for_each_isa([](const kernel_table& table) {
+    nibble::for_each_format([&]<typename F>(F) {
+      INFO(table.isa << " " << F::name);
+      test::random_source random(1);
+      const std::size_t n = nibble::element_format<F> ? 77 : 1024;
+      const auto row = test::random_blocks<F>(n / F::block_size, random);
+      std::vector<float> expected(n), got(n + 1, -7.0f);
+      nibble::decode_row<F>(row.data(), n, expected.data());
+      table.decode[nibble::index_of<F>](row.data(), static_cast<std::int64_t>(n), got.data());
+      REQUIRE(got.back() == -7.0f);
+      REQUIRE(std::memcmp(expected.data(), got.data(), n * sizeof(float)) == 0);
+    });
+  });
+}
+
+namespace {
+
+struct problem {
+  std::int64_t columns, n_rows, tokens, x_stride;
+  std::vector<float> weights;  // decoded, [n_rows, columns]
+  std::vector<float> x;        // [tokens, x_stride]
+};
+
+// The error bound: chains of a lane (two halves of 512 / 4 columns at worst), the lanes, the
+// stretches of 512.
+void check(const problem& p, const std::vector<float>& out, std::int64_t stride) {
+  for (std::int64_t t = 0; t < p.tokens; ++t) {
+    for (std::int64_t r = 0; r < p.n_rows; ++r) {
+      double value = 0, magnitude = 0;
+      for (std::int64_t i = 0; i < p.columns; ++i) {
+        const double product =
+            static_cast<double>(p.weights[static_cast<std::size_t>(r * p.columns + i)]) *
+            p.x[static_cast<std::size_t>(t * p.x_stride + i)];
+        value += product;
+        magnitude += std::fabs(product);
+      }
+      const double roundings = 64 + 8 + static_cast<double>(p.columns) / 512;
+      const float got = out[static_cast<std::size_t>(t * stride + r)];
+      INFO("token " << t << ", row " << r << ": " << got << ", not " << value);
+      REQUIRE(std::fabs(got - value) <= test::unit_roundoff * roundings * magnitude + 1e-36);
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("float products of every format agree with double on every instruction set") {
+  int combinations = 0;
+  test::for_each_isa([&](const kernel_table& table) {
+    nibble::for_each_format([&]<typename F>(F) {
+      INFO("format " << F::name);
+      test::random_source random(23);
+      for (const std::int64_t columns : {1, 33, 32, 100, 256, 1024, 1280, 4352}) {
+        if (columns % F::block_size != 0) continue;
+        const std::int64_t blocks = columns / F::block_size;
+        for (const std::int64_t n_rows : {1, 2, 5}) {
+          const auto rows =
+              test::random_blocks<F>(static_cast<std::size_t>(n_rows * blocks), random);
+          problem p{columns, n_rows, 5, columns + 3, {}, {}};
+          p.weights.resize(static_cast<std::size_t>(n_rows * columns));
+          nibble::decode_row<F>(rows.data(), p.weights.size(), p.weights.data());
+          p.x = random.normals(static_cast<std::size_t>(p.tokens * p.x_stride));
+          const nibble::cpu::weight_rows w{
+              rows.data(), static_cast<std::size_t>(blocks) * sizeof(typename F::block), n_rows,
+              columns};
+          const std::int64_t stride = n_rows + 1;
+          std::vector<float> out(static_cast<std::size_t>(p.tokens * stride), -7.0f);
+          const auto run = table.matmul_f32[nibble::index_of<F>];
+          INFO("columns " << columns << ", rows " << n_rows);
+          run(w, p.x.data(), p.x_stride, p.tokens, out.data(), stride);
+          check(p, out, stride);
+          // tokens and rows by themselves give the same bits
+          for (std::int64_t t = 0; t < p.tokens; ++t) {
+            for (std::int64_t r = 0; r < n_rows; ++r) {
+              const nibble::cpu::weight_rows one{rows.data() + r * blocks, w.stride, 1, columns};
+              float alone = 0;
+              run(one, p.x.data() + t * p.x_stride, p.x_stride, 1, &alone, 1);
+              REQUIRE(alone == out[static_cast<std::size_t>(t * stride + r)]);
+            }
+          }
+          ++combinations;
+        }
+      }
+    });
+  });
+  std::cout << "matmul_f32: " << combinations << " combinations\n";
+}
