@@ -16,11 +16,14 @@ set(nibble_isa_avx512vnni_flags ${nibble_isa_avx512_flags} -mavx512vnni)
 function(nibble_isa_sources target)
   file(GLOB isa_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cpu/isa_*.cpp)
   string(TOLOWER "${CMAKE_SYSTEM_PROCESSOR}" processor)
+  set(optimise -O3)
+  if(NIBBLE_SANITIZE)
+    set(optimise -O1)  # -O3 would take minutes a file
+  endif()
   foreach(source ${isa_sources})
     get_filename_component(name ${source} NAME_WE)
     string(REPLACE "isa_" "" isa ${name})
-    # sanitizers make -O3 take minutes a file
-    set(flags -O$<IF:$<BOOL:${NIBBLE_SANITIZE}>,1,3> -fno-math-errno -fno-trapping-math -ffp-contract=off -DNIBBLE_ABI=isa_${isa}
+    set(flags ${optimise} -fno-math-errno -fno-trapping-math -ffp-contract=off -DNIBBLE_ABI=isa_${isa}
         -Dxsimd=xsimd_isa_${isa})
     if(DEFINED nibble_isa_${isa}_flags)
       if(NOT processor MATCHES "x86_64|amd64")
