@@ -40,6 +40,15 @@ struct workspace_layout {
 
 inline constexpr std::size_t workspace_alignment = 256;
 
+// "matmul"
+NIBBLE_API const char* step_name(const step& s);
+
+// Whether the steps make sense: values exist, are written before they are read, have the widths,
+// rows and element types that the steps and their weights ask for, and are not both read and
+// written by a step that cannot work in place. Throws error (invalid_argument) that names the first
+// bad step by index and kind. Every backend calls this before it makes a program.
+NIBBLE_API void check_recording(const recording& steps);
+
 NIBBLE_API workspace_layout lay_out_workspace(const recording& steps, program_limits limits);
 
 }  // namespace nibble::inline NIBBLE_ABI
