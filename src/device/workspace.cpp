@@ -37,10 +37,7 @@ std::vector<lifetime> find_lifetimes(const recording& r) {
 }
 
 std::size_t bytes_of(const value_info& info, program_limits limits) {
-  const std::int32_t rows =
-      info.rows == value_rows::per_token ? limits.max_tokens : limits.max_outputs;
-  return align_up(static_cast<std::size_t>(info.width) * static_cast<std::size_t>(rows) * 4,
-                  workspace_alignment);
+  return align_up(value_bytes(info, limits), workspace_alignment);
 }
 
 struct placed_value {

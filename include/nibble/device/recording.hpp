@@ -32,6 +32,13 @@ struct program_limits {
   std::int32_t max_outputs = 1;
 };
 
+// Bytes of a value's rows, without alignment.
+constexpr std::size_t value_bytes(const value_info& info, program_limits limits) {
+  const std::int32_t rows =
+      info.rows == value_rows::per_token ? limits.max_tokens : limits.max_outputs;
+  return static_cast<std::size_t>(info.width) * static_cast<std::size_t>(rows) * 4;
+}
+
 // Where each value lies. Values that are never alive together share bytes.
 struct workspace_layout {
   std::vector<std::size_t> offset;  // by value id

@@ -1,0 +1,118 @@
+#include "device/cpu_backend.hpp"
+
+#include <nibble/base/concat.hpp>
+#include <nibble/base/error.hpp>
+#include <utility>
+
+#include "device/cpu_kv_cache.hpp"
+#include "device/cpu_program.hpp"
+#include "device/cpu_program_memory.hpp"
+#include "device/cpu_weights.hpp"
+#include "device/host_probe.hpp"
+
+namespace nibble::inline NIBBLE_ABI {
+namespace {
+
+// The calling thread keeps the first core to itself; it is not ours to bind.
+std::vector<int> cores_for_workers(bool pin) {
+  std::vector<int> cores;
+  if (pin) cores = physical_cores(allowed_cpus());
+  return cores;
+}
+
+device_info describe(const cpu::kernel_table& kernels) {
+  const std::size_t cores = physical_cores(allowed_cpus()).size();
+  const memory_state memory = read_memory();
+  device_info info;
+  info.kind = device_kind::cpu;
+  info.name = concat("CPU (", cores, cores == 1 ? " core, " : " cores, ", kernels.isa, ")");
+  info.total_bytes = memory.total;
+  info.free_bytes = memory.free;
+  return info;
+}
+
+}  // namespace
+
+cpu_backend::cpu_backend(const cpu_options& options, const cpu::kernel_table& kernels)
+    : kernels_(kernels),
+      activations_(options.activations),
+      team_(resolve_threads(read_thread_sources(options.threads)),
+            cores_for_workers(options.pin_threads)),
+      info_(describe(kernels)),
+      page_lists_(static_cast<std::size_t>(team_.size())) {}
+
+std::size_t cpu_backend::weight_bytes(const tensor_view& tensor) const {
+  return packed_bytes(tensor);
+}
+
+void cpu_backend::reserve_weights(std::size_t bytes) {
+  if (weights_reserved_) {
+    throw error(errc::invalid_argument, "memory for weights was reserved already",
+                {.device = info_.name});
+  }
+  weights_ = arena(bytes, "weights");
+  weights_reserved_ = true;
+}
+
+weight cpu_backend::import_weight(const tensor_view& tensor) {
+  const std::size_t bytes = packed_bytes(tensor);
+  std::size_t at = weights_used_.load();
+  do {
+    if (bytes <= weights_.bytes() - at) continue;
+    throw error(errc::invalid_argument,
+                concat("a weight of ", bytes, " bytes does not fit: ", at, " of ", weights_.bytes(),
+                       " reserved bytes are used"),
+                {.device = info_.name});
+  } while (!weights_used_.compare_exchange_weak(at, at + bytes));
+  std::byte* const to = weights_.data() + at;
+  pack(tensor, to);
+  weight w;
+  w.format = tensor.format;
+  w.shape = tensor.shape;
+  w.data = to;
+  w.matrix_bytes = packed_matrix_bytes(tensor);
+  return w;
+}
+
+std::size_t cpu_backend::cache_bytes(const kv_layout& layout) const {
+  return cpu_kv_cache::bytes_for(layout);
+}
+
+std::unique_ptr<kv_cache> cpu_backend::make_cache(const kv_layout& layout) {
+  auto cache = std::make_unique<cpu_kv_cache>(layout, this);
+  const auto pages = static_cast<std::size_t>(pages_for(layout.n_ctx));
+  const std::lock_guard lock(running_);
+  for (auto& list : page_lists_) {
+    if (list.size() < pages) list.resize(pages);
+  }
+  return cache;
+}
+
+std::size_t cpu_backend::workspace_bytes(const recording& steps, program_limits limits) const {
+  check_recording(steps);
+  return lay_out_program(steps, limits, activations_, threads(), nullptr).bytes;
+}
+
+std::unique_ptr<program> cpu_backend::make_program(recording steps, program_limits limits) {
+  check_recording(steps);
+  if (limits.max_tokens < 1 || limits.max_outputs < 0) {
+    throw error(errc::invalid_argument, concat("a program for ", limits.max_tokens, " tokens and ",
+                                               limits.max_outputs, " outputs cannot be made"));
+  }
+  return std::make_unique<cpu_program>(*this, kernels_, activations_, std::move(steps), limits);
+}
+
+void cpu_backend::run(const std::vector<std::unique_ptr<cpu_step>>& steps,
+                      const std::vector<bool>& barriers, cpu_run state) {
+  const std::lock_guard lock(running_);
+  state.team = &team_;
+  state.page_lists = &page_lists_;
+  team_.run([&](int thread) {
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+      if (barriers[i]) team_.barrier();
+      steps[i]->run(state, thread);
+    }
+  });
+}
+
+}  // namespace nibble::inline NIBBLE_ABI

@@ -1,0 +1,62 @@
+// Parts of matrix products: a thread's rows times a group of tokens.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <nibble/base/config.hpp>
+#include <nibble/device/backend.hpp>
+#include <nibble/device/steps.hpp>
+
+#include "cpu/kernel_table.hpp"
+#include "device/cpu_program_memory.hpp"
+#include "device/cpu_step.hpp"
+
+namespace nibble::inline NIBBLE_ABI {
+
+// Rows of activations, in either or both forms.
+struct activation_rows {
+  cpu::q8_matrix q8{};
+  const float* f32 = nullptr;
+  std::int64_t columns = 0;
+
+  activation_rows from(std::int64_t row) const;
+};
+
+inline cpu::q8_matrix view_of(const q8_buffer& b, std::int64_t columns) {
+  return {b.q, b.scale, b.sum, columns};
+}
+
+// Quantises columns [range] of rows [0, rows) of x into `to`; both [rows, columns].
+void quantise_columns(const cpu::kernel_table& kernels, const float* x, std::int64_t rows,
+                      std::int64_t columns, index_range range, const q8_buffer& to);
+// Quantises one row of x into row `row` of `to`.
+void quantise_row(const cpu::kernel_table& kernels, const float* x, std::int64_t columns,
+                  const q8_buffer& to, std::int64_t row);
+
+// One or more matrices of a weight, and how to multiply by them.
+class cpu_matrix {
+ public:
+  cpu_matrix(const linear& l, const cpu::kernel_table& kernels, activation_type activations);
+
+  std::int64_t rows() const noexcept { return rows_; }
+  bool takes_q8() const noexcept { return q8_ != nullptr; }
+
+  // to[t * stride + r - range.begin] = matrix[which] * x[t], without bias
+  void multiply(std::int64_t which, index_range range, const activation_rows& x,
+                std::int64_t tokens, float* to, std::int64_t stride) const;
+
+  // [rows] of matrix `which`, or null
+  const float* bias(std::int64_t which) const noexcept {
+    return bias_ ? bias_ + which * rows_ : nullptr;
+  }
+
+ private:
+  const std::byte* data_;
+  std::size_t row_bytes_, matrix_bytes_;
+  std::int64_t rows_, columns_;
+  const float* bias_;
+  cpu::matmul_q8_fn q8_;
+  cpu::matmul_f32_fn f32_;
+};
+
+}  // namespace nibble::inline NIBBLE_ABI

@@ -1,0 +1,63 @@
+// The memory of one program: values of the recording, and what its steps need besides. The same
+// code answers "how many bytes" and hands out the pointers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <nibble/base/config.hpp>
+#include <nibble/device/backend.hpp>
+#include <nibble/device/recording.hpp>
+#include <vector>
+
+#include "device/arena.hpp"
+
+namespace nibble::inline NIBBLE_ABI {
+
+// Activations as eight-bit integers; shapes as in cpu::q8_matrix.
+struct q8_buffer {
+  std::int8_t* q = nullptr;
+  float* scale = nullptr;
+  std::int16_t* sum = nullptr;
+};
+
+// Cosines and sines, [tokens, frequencies], of one distinct rope_spec.
+struct rope_table {
+  const rope_spec* spec = nullptr;
+  float *cosine = nullptr, *sine = nullptr;
+};
+
+// Whether two rotations have the same sines and cosines; their pairing may differ.
+bool same_table(const rope_spec& a, const rope_spec& b);
+
+// For one thread alone.
+struct thread_scratch {
+  float* row = nullptr;   // the widest row that a step normalises, or a row of expert logits
+  q8_buffer q8;           // one such row
+  float* tile = nullptr;  // [tile_floats]: a part of a product before it is added or scattered
+};
+
+inline constexpr std::int64_t tile_floats = 2048;
+
+// Whether a product with this weight takes eight-bit activations.
+bool takes_q8(const weight& matrix, activation_type activations);
+
+struct cpu_program_memory {
+  workspace_layout values;
+  std::byte* base = nullptr;  // of the values
+  std::size_t bytes = 0;
+
+  // Used in turn by successive products: one thread may still read the last while another fills
+  // the next. Between a product and the next but one lies a barrier.
+  q8_buffer q8[2];
+  float* normed = nullptr;             // [tokens, columns]
+  std::int32_t* pair_order = nullptr;  // [tokens * n_used]: pairs (token, slot) by expert
+  std::int32_t* pair_start = nullptr;  // [n_expert + 1]
+  std::vector<rope_table> ropes;
+  std::vector<thread_scratch> threads;
+};
+
+// With a null `base` only `bytes` means something. Keeps pointers to the recording's rope_specs.
+cpu_program_memory lay_out_program(const recording& steps, program_limits limits,
+                                   activation_type activations, int threads, std::byte* base);
+
+}  // namespace nibble::inline NIBBLE_ABI

@@ -1,0 +1,43 @@
+// The choice of an instruction set, and the CPU backend made with it.
+#include <cstdlib>
+#include <nibble/base/concat.hpp>
+#include <nibble/base/error.hpp>
+#include <nibble/device/cpu.hpp>
+
+#include "cpu/select.hpp"
+#include "device/cpu_backend.hpp"
+
+namespace nibble::inline NIBBLE_ABI {
+namespace {
+
+std::string joined(const std::vector<std::string_view>& names) {
+  std::string out;
+  for (const std::string_view name : names) out += (out.empty() ? "" : ", ") + std::string(name);
+  return out;
+}
+
+const cpu::kernel_table& choose_kernels(const std::string& wanted) {
+  const char* const variable = std::getenv("NIBBLE_ISA");
+  const bool from_option = !wanted.empty();
+  const std::string name = from_option ? wanted : variable ? variable : "";
+  if (name.empty()) return *cpu::available_kernels().front();
+  if (const cpu::kernel_table* const found = cpu::find_kernels(name)) return *found;
+  throw error(errc::invalid_argument,
+              concat(from_option ? "instruction set '" : "NIBBLE_ISA is '", name,
+                     from_option ? "' is not available here" : "', which is not available here",
+                     "; there are: ", joined(available_isas())));
+}
+
+}  // namespace
+
+std::vector<std::string_view> available_isas() {
+  std::vector<std::string_view> names;
+  for (const cpu::kernel_table* table : cpu::available_kernels()) names.emplace_back(table->isa);
+  return names;
+}
+
+std::unique_ptr<backend> make_cpu_backend(const cpu_options& options) {
+  return std::make_unique<cpu_backend>(options, choose_kernels(options.isa));
+}
+
+}  // namespace nibble::inline NIBBLE_ABI

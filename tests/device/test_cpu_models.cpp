@@ -1,0 +1,154 @@
+// All step kinds together, in small transformers, against the reference in double precision.
+#include <nibble/base/error.hpp>
+
+#include "catch.hpp"
+#include "models.hpp"
+
+namespace {
+
+struct named_model {
+  const char* name;
+  test::small_model model;
+};
+
+std::vector<named_model> variants() {
+  using nibble::gate_kind;
+  using nibble::rope_style;
+  std::vector<named_model> all{{"plain", {}}};
+  const auto add = [&](const char* name) -> test::small_model& {
+    all.push_back({name, {}});
+    return all.back().model;
+  };
+  add("quantised weights").quantised = true;
+  add("biases").biases = true;
+  add("rope norm").rope = rope_style::norm;
+  add("no rope").rope = rope_style::none;
+  add("window").window = 5;
+  add("attention softcap").attention_softcap = 2;
+  add("output softcap").output_softcap = 3;
+  add("sinks").sinks = true;
+  add("head norms").head_norms = true;
+  add("temperature").temperature_scale = 0.5f;
+  add("post norms").post_norm = true;
+  add("gelu").gate = gate_kind::gelu_tanh;
+  add("relu squared").gate = gate_kind::relu_squared;
+  add("experts").experts = true;
+  auto& clamped = add("experts with biases, clamped gate");
+  clamped.experts = clamped.biases = true;
+  clamped.gate = gate_kind::swiglu_clamped;
+  auto& quantised = add("quantised experts");
+  quantised.experts = quantised.quantised = true;
+  auto& odd = add("odd sizes");
+  odd.n_embd = 37;
+  odd.n_ff = 51;
+  odd.n_vocab = 23;
+  odd.n_head = 3;
+  odd.n_head_kv = 1;
+  odd.key_length = 10;
+  odd.value_length = 7;
+  auto& wide = add("values longer than keys, one kv head a head");
+  wide.n_head_kv = 4;
+  wide.key_length = 8;
+  wide.value_length = 24;
+  return all;
+}
+
+// Two prompts and later a token of each beside a third prompt.
+std::vector<test::reference_batch> several_sequences() {
+  test::reference_batch prompts, mixed;
+  prompts.tokens = {1, 5, 9, 2, 7, 3, 3, 8};
+  prompts.chunks = {{0, 0, 5, 0}, {1, 5, 3, 0}};
+  prompts.outputs = {4, 7};
+  mixed.tokens = {4, 6, 10, 11, 12, 13};
+  mixed.chunks = {{1, 0, 1, 3}, {2, 1, 4, 0}, {0, 5, 1, 5}};
+  mixed.outputs = {0, 2, 5};
+  return {prompts, mixed};
+}
+
+nibble::cpu_options options(int threads, nibble::activation_type type) {
+  nibble::cpu_options o;
+  o.threads = threads;
+  o.activations = type;
+  return o;
+}
+
+constexpr auto exact = nibble::activation_type::float32;
+constexpr auto int8 = nibble::activation_type::int8;
+constexpr nibble::program_limits limits{80, 80};
+
+}  // namespace
+
+TEST_CASE("every kind of step agrees with the reference") {
+  for (const auto& [name, model] : variants()) {
+    for (const auto type : {nibble::kv_type::f32, nibble::kv_type::f16}) {
+      for (const int threads : {1, 2, 3}) {
+        CAPTURE(name, threads, type == nibble::kv_type::f16);
+        test::weight_store weights;
+        const auto recording = model.record(weights);
+        test::runner cpu(recording, weights, options(threads, exact), limits,
+                         model.layout(80, type));
+        test::reference reference(recording, type == nibble::kv_type::f16);
+        // a rounding to f16 may fall to the other side
+        const double bound = type == nibble::kv_type::f16 ? 2e-3 : 2e-5;
+        for (const auto& batch : several_sequences()) {
+          const auto got = cpu.run(batch);
+          reference.run(batch);
+          REQUIRE(test::difference(got, reference.output()) < bound);
+        }
+        const auto long_prompt = test::plain_batch(70);
+        const auto got = cpu.run(long_prompt);  // begins again, over more than one page
+        reference.run(long_prompt);
+        REQUIRE(test::difference(got, reference.output()) < bound);
+      }
+    }
+  }
+}
+
+TEST_CASE("results do not depend on the number of threads nor on how a prompt is cut") {
+  for (auto [name, model] : variants()) {
+    for (const auto activations : {exact, int8}) {
+      CAPTURE(name, activations == int8);
+      const auto run = [&, &m = model](int threads, std::vector<std::int32_t> cuts) {
+        test::weight_store weights;
+        const auto recording = m.record(weights);
+        test::runner cpu(recording, weights, options(threads, activations), limits,
+                         m.layout(80, nibble::kv_type::f16));
+        std::vector<float> all;
+        std::int32_t n_past = 0;
+        for (const std::int32_t n : cuts) {
+          const auto logits = cpu.run(test::plain_batch(n, n_past));
+          all.insert(all.end(), logits.begin(), logits.end());
+          n_past += n;
+        }
+        return all;
+      };
+      const auto whole = run(1, {70});
+      REQUIRE(whole.size() == 70u * static_cast<std::size_t>(model.n_vocab));
+      REQUIRE(run(2, {70}) == whole);
+      REQUIRE(run(3, {70}) == whole);
+      REQUIRE(run(4, {65, 1, 1, 3}) == whole);
+      for (const int threads : {1, 2, 3}) {
+        REQUIRE(run(threads, std::vector<std::int32_t>(70, 1)) == whole);
+      }
+    }
+  }
+}
+
+TEST_CASE("one program runs batches of all shapes in turn") {
+  test::small_model model;
+  test::weight_store weights;
+  const auto recording = model.record(weights);
+  test::runner cpu(recording, weights, options(2, exact), limits, model.layout(80));
+  test::reference reference(recording);
+  for (const std::int32_t n : {3, 1, 1, 64, 1, 2, 1}) {
+    static std::int32_t n_past = 0;
+    const auto batch = test::plain_batch(n, n_past);
+    n_past += n;
+    const auto got = cpu.run(batch);
+    reference.run(batch);
+    REQUIRE(test::difference(got, reference.output()) < 2e-5);
+  }
+  auto silent = test::plain_batch(1);
+  silent.outputs.clear();
+  REQUIRE(cpu.run(silent).empty());
+}
