@@ -3,11 +3,13 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <limits>
 #include <nibble/base/bytes.hpp>
 #include <nibble/base/checked.hpp>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
+#include <string>
 #include <utility>
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -23,6 +25,13 @@ namespace {
 [[noreturn]] void throw_out_of_memory(std::size_t bytes, const char* purpose) {
   throw error(errc::out_of_memory, concat("cannot allocate ", bytes, " bytes (",
                                           to_text(std::uint64_t{bytes}), ") for ", purpose));
+}
+
+// The system says yes to madvise() even where an administrator has switched huge pages off.
+bool huge_pages_are_off() {
+  std::ifstream in("/sys/kernel/mm/transparent_hugepage/enabled");
+  std::string line;
+  return std::getline(in, line) && line.find("[never]") != std::string::npos;
 }
 
 }  // namespace
@@ -42,7 +51,7 @@ arena::arena(std::size_t bytes, const char* purpose) : bytes_(bytes) {
   const auto start = reinterpret_cast<std::uintptr_t>(mapping_);
   data_ = static_cast<std::byte*>(mapping_) + (align_up(start, alignment) - start);
 #if defined(MADV_HUGEPAGE)
-  huge_pages_ = ::madvise(data_, whole, MADV_HUGEPAGE) == 0;
+  huge_pages_ = ::madvise(data_, whole, MADV_HUGEPAGE) == 0 && !huge_pages_are_off();
 #endif
 #else
   mapped_ = whole;

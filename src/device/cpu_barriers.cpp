@@ -67,7 +67,7 @@ std::vector<bool> place_barriers(const recording& r, program_limits limits,
   for (std::size_t i = 0; i < steps.size(); ++i) {
     before.push_back(placer.needed_before(r.steps[i], *steps[i], single));
   }
-  // the start of a run is a meeting already, but tables made at the start precede the first step
+  if (!before.empty()) before[0] = false;  // the start of a run is a meeting
   return before;
 }
 

@@ -61,9 +61,10 @@ std::span<const float> cpu_program::output() {
 void cpu_program::submit(const batch& work) {
   check_batch(work, needs_, &owner_);
   for (const batch_chunk& c : work.chunks) {
+    // without attention the caches are not looked at, and may be another backend's
+    auto* const cache = needs_.layers.empty() ? nullptr : static_cast<cpu_kv_cache*>(c.cache);
     for (std::int32_t i = 0; i < c.count; ++i) {
-      places_[static_cast<std::size_t>(c.first + i)] = {static_cast<cpu_kv_cache*>(c.cache),
-                                                        c.n_past + i};
+      places_[static_cast<std::size_t>(c.first + i)] = {cache, c.n_past + i};
     }
   }
   tokens_ = static_cast<std::int64_t>(work.tokens.size());

@@ -1,0 +1,54 @@
+// Where threads wait in a decoded token.
+#include "catch.hpp"
+#include "cpu/select.hpp"
+#include "device/cpu_barriers.hpp"
+#include "device/cpu_step_maker.hpp"
+#include "models.hpp"
+
+namespace {
+
+std::vector<std::string> waits(const test::small_model& model, int threads, bool single) {
+  test::weight_store weights;
+  const auto r = model.record(weights);
+  const nibble::program_limits limits{4, 4};
+  const auto type = nibble::activation_type::int8;
+  const auto bytes = nibble::lay_out_program(r, limits, type, threads, nullptr).bytes;
+  std::vector<std::byte> space(bytes + 256);
+  const auto memory = nibble::lay_out_program(r, limits, type, threads, space.data());
+  nibble::cpu_step_maker maker(r, *nibble::cpu::available_kernels().back(), type, memory);
+  std::vector<std::unique_ptr<nibble::cpu_step>> steps;
+  for (const auto& s : r.steps) {
+    steps.push_back(std::visit([&](const auto& kind) { return maker.make(kind); }, s));
+  }
+  std::vector<std::string> out;
+  const auto before = nibble::place_barriers(r, limits, memory.values, steps, single);
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    if (before[i]) out.push_back(nibble::step_name(r.steps[i]));
+    if (steps[i]->meets_inside(single)) out.push_back("inside");
+  }
+  return out;
+}
+
+using list = std::vector<std::string>;
+
+}  // namespace
+
+TEST_CASE("a dense layer waits four times for a single token") {
+  test::small_model model;
+  model.quantised = true;
+  model.n_layer = 1;
+  model.key_length = model.value_length = 32;
+  REQUIRE(waits(model, 2, true) ==
+          list{"matmul", "inside", "matmul", "inside", "select", "matmul"});
+}
+
+TEST_CASE("heads that threads cannot have to themselves need two waits more") {
+  test::small_model model;
+  model.quantised = true;
+  model.n_layer = 1;
+  const list expected{"matmul", "attend", "matmul", "inside", "matmul", "inside", "matmul"};
+  auto got = waits(model, 3, true);
+  REQUIRE(got.size() >= expected.size());
+  REQUIRE(got[1] == "attend");
+  REQUIRE(got[2] == "matmul");
+}
