@@ -18,8 +18,8 @@ class barrier_placer {
       : r_(r), limits_(limits), layout_(layout) {}
 
   bool needed_before(const step& s, const cpu_step& compiled, bool single) {
-    const bool needed =
-        left_ == sharing::other || compiled.enters(single) == sharing::other || conflicts(s);
+    const bool needed = left_ == sharing::other || compiled.enters(single) == sharing::other ||
+                        conflicts(s, compiled.meets_inside(single));
     if (needed) touched_.clear();
     if (compiled.meets_inside(single)) touched_.clear();
     for_each_value(s, [&](value v, value_access access) {
@@ -32,9 +32,11 @@ class barrier_placer {
   }
 
  private:
-  bool conflicts(const step& s) const {
+  // Where threads meet inside the step, its writes come after the meeting and harm nobody.
+  bool conflicts(const step& s, bool meets_inside) const {
     bool found = false;
     for_each_value(s, [&](value v, value_access access) {
+      if (meets_inside && access != value_access::read) return;
       for (const touch& t : touched_) {
         if (access == value_access::read && !t.written) continue;
         found = found || (t.v == v ? t.whole : overlap(t.v, v));
