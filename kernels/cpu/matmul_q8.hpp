@@ -42,6 +42,11 @@ inline void unpack_stretch(const void* row, std::int64_t first, int n, unpacked<
   int g = 0;
   for (int at = 0; at < n; at += F::block_size, ++from) {
     unpack_codes<Arch, F>(*from, to.codes + at);
+    if constexpr (requires { from->dmin; } && F::group_size == unit) {
+      k_scales<F>(*from, to.scales + g, to.offsets + g);
+      g += groups;
+      continue;
+    }
     for (int i = 0; i < groups; ++i, ++g) {
       const affine map = F::scale(*from, i);
       if constexpr (unpacked<F>::split_units) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <nibble/formats/concepts.hpp>
 
+#include "cpu/fast_codes.hpp"
 #include "cpu/simd.hpp"
 
 namespace nibble::inline NIBBLE_ABI::kernels {
@@ -11,8 +12,14 @@ namespace nibble::inline NIBBLE_ABI::kernels {
 // All codes of a block.
 template <typename Arch, typename F>
 inline void unpack_codes(const typename F::block& b, std::int8_t* out) {
-  for (int g = 0; g < F::block_size / F::group_size; ++g) {
-    F::codes(b, g, out + g * F::group_size);
+  if constexpr (requires { fast_codes(b, out); }) {
+    fast_codes(b, out);
+  } else if constexpr (table_format<F>) {
+    table_codes<F>(b, out);
+  } else {
+    for (int g = 0; g < F::block_size / F::group_size; ++g) {
+      F::codes(b, g, out + g * F::group_size);
+    }
   }
 }
 

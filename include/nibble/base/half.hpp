@@ -5,6 +5,11 @@
 #include <cstdint>
 #include <nibble/base/config.hpp>
 
+#if defined(__F16C__) && !defined(__CUDACC__) && !defined(__HIPCC__)
+#include <immintrin.h>
+#define NIBBLE_HAS_F16C
+#endif
+
 namespace nibble::inline NIBBLE_ABI {
 
 // IEEE 754 binary16.
@@ -24,12 +29,16 @@ NIBBLE_HD inline float to_float(bfloat16 x) {
 // Exact for every input, subnormals, infinities and NaN included. Branch-free: the magnitude is
 // scaled by a power of two in float, which also normalises subnormals.
 NIBBLE_HD inline float to_float(half x) {
+#if defined(NIBBLE_HAS_F16C)
+  return _cvtsh_ss(x.bits);
+#else
   const std::uint32_t sign = static_cast<std::uint32_t>(x.bits & 0x8000u) << 16;
   const std::uint32_t magnitude = static_cast<std::uint32_t>(x.bits & 0x7fffu) << 13;
   // exponent field of binary16 moved to binary32's place is 112 too small
   const float scaled = std::bit_cast<float>(magnitude) * 0x1p112f;
   const std::uint32_t special = (x.bits & 0x7c00u) == 0x7c00u ? 0x7f800000u : 0u;  // inf, NaN
   return std::bit_cast<float>(std::bit_cast<std::uint32_t>(scaled) | special | sign);
+#endif
 }
 
 // Rounds to nearest even; a NaN stays a (quiet) NaN.
