@@ -7,9 +7,7 @@
 
 namespace {
 
-std::vector<std::string> waits(const test::small_model& model, int threads, bool single) {
-  test::weight_store weights;
-  const auto r = model.record(weights);
+std::vector<std::string> waits(const nibble::recording& r, int threads, bool single) {
   const nibble::program_limits limits{4, 4};
   const auto type = nibble::activation_type::int8;
   const auto bytes = nibble::lay_out_program(r, limits, type, threads, nullptr).bytes;
@@ -27,6 +25,11 @@ std::vector<std::string> waits(const test::small_model& model, int threads, bool
     if (steps[i]->meets_inside(single)) out.push_back("inside");
   }
   return out;
+}
+
+std::vector<std::string> waits(const test::small_model& model, int threads, bool single) {
+  test::weight_store weights;
+  return waits(model.record(weights), threads, single);
 }
 
 using list = std::vector<std::string>;
@@ -51,4 +54,16 @@ TEST_CASE("heads that threads cannot have to themselves need two waits more") {
   REQUIRE(got.size() >= expected.size());
   REQUIRE(got[1] == "attend");
   REQUIRE(got[2] == "matmul");
+}
+
+TEST_CASE("a row is not written while others may still normalise it") {
+  test::weight_store weights;
+  nibble::recording r;
+  r.input = r.output = r.make(64);
+  const nibble::value y = r.make(64);
+  const nibble::rms_norm norm{weights.f32(test::shape_of(64)), 1e-5f};
+  const nibble::linear square{weights.q8_0(test::shape_of(64, 64)), nullptr, y};
+  r.emit(nibble::matmul_step{r.input, norm, {square}, false});
+  r.emit(nibble::add_step{y, r.output, {}});
+  REQUIRE(waits(r, 2, true) == list{"add"});
 }
