@@ -1,0 +1,48 @@
+// A loaded model: weights on their devices, programs recorded. Immutable, shared by sessions.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <nibble/base/config.hpp>
+#include <nibble/device/cpu.hpp>
+#include <nibble/gguf/file.hpp>
+#include <nibble/model/hparams.hpp>
+#include <nibble/plan/placement.hpp>
+#include <nibble/text/tokenizer.hpp>
+
+namespace nibble::inline NIBBLE_ABI {
+
+struct model_options {
+  cpu_options cpu;
+  plan_options plan;
+  // Called while loading with the share that is done, 0 to 1; may throw to stop the loading.
+  std::function<void(double)> progress;
+};
+
+struct load_report {
+  double seconds = 0;
+  std::uint64_t weight_bytes = 0;
+};
+
+// Copies of a model share one set of weights; it lives as long as the last copy or session.
+class NIBBLE_API model {
+ public:
+  // The file is not needed any more once this returns.
+  // Throws error: bad_file, unsupported, out_of_memory, invalid_argument.
+  explicit model(const gguf::file& file, const model_options& options = {});
+
+  const nibble::hparams& hparams() const noexcept;
+  const placement& plan() const noexcept;
+  const load_report& loading() const noexcept;
+  bool has_tokenizer() const noexcept;
+  // Throws error (unsupported) if the file has no vocabulary.
+  const nibble::tokenizer& tokenizer() const;
+
+ private:
+  friend class session;
+  struct state;
+  std::shared_ptr<state> state_;
+};
+
+}  // namespace nibble::inline NIBBLE_ABI

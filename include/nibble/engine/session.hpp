@@ -1,0 +1,55 @@
+// A conversation with a model: what it has read (the KV cache) and its randomness.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <nibble/base/config.hpp>
+#include <nibble/engine/generation.hpp>
+#include <nibble/engine/model.hpp>
+#include <nibble/engine/sampler.hpp>
+#include <span>
+#include <string_view>
+
+namespace nibble::inline NIBBLE_ABI {
+
+// Sessions of one model may be used from different threads at once; one session may not.
+class NIBBLE_API session {
+ public:
+  // Allocates the KV cache for the context that the model was planned with.
+  // Throws error: invalid_argument (sampling), out_of_memory.
+  explicit session(const model& of, const sampling_options& sampling = {});
+  session(session&&) noexcept;
+  session& operator=(session&&) noexcept;
+  ~session();
+
+  // Continues after what the session holds already: a chat calls this once for each turn.
+  generation generate(std::string_view prompt, generate_options options = {});
+
+  // The same, token by token. Appends tokens to the context; returns the logits after the last
+  // one, [n_vocab], valid until the session's next call.
+  // Throws error: invalid_argument (too many tokens, unknown token), device; the session is then
+  // as it was before, but for the parts of a long prompt that were done already.
+  std::span<const float> append(std::span<const token> tokens, std::stop_token cancel = {});
+  // Gives the logits of every token, a batch at a time: visit(index of the first, [n, n_vocab]).
+  // The model must have been planned with all_logits.
+  using logits_visitor = std::function<void(std::size_t first, std::span<const float> logits)>;
+  void append(std::span<const token> tokens, const logits_visitor& visit);
+  // Draws the next token from the logits of the last append; does not append it.
+  token sample();
+
+  std::span<const token> tokens() const noexcept;  // what the session holds
+  std::int32_t context() const noexcept;           // how many it can hold
+  // Forgets all but the first `count` tokens.
+  void truncate(std::int32_t count);
+
+  std::uint64_t seed() const noexcept;
+  const session_timings& timings() const noexcept;
+
+ private:
+  friend class generation;
+  struct state;
+  std::unique_ptr<state> state_;
+};
+
+}  // namespace nibble::inline NIBBLE_ABI

@@ -1,0 +1,130 @@
+#include <nibble/engine/model.hpp>
+
+#include <atomic>
+#include <chrono>
+#include <exception>
+#include <nibble/base/concat.hpp>
+#include <nibble/formats/decode.hpp>
+#include <thread>
+
+#include "engine/state.hpp"
+
+namespace nibble::inline NIBBLE_ABI {
+namespace {
+
+// Imports tensors from several threads: reading a file that is not in memory yet, and copying one
+// that is, are both faster so. The calling thread reports the progress.
+class importer {
+ public:
+  importer(const gguf::file& file, const std::vector<tensor_need>& needs, backend& device,
+           std::deque<weight>& weights)
+      : file_(file), needs_(needs), device_(device) {
+    for (const tensor_need& need : needs_) {
+      if (need.found) total_ += need.found->bytes;
+    }
+    weights.resize(needs_.size());
+    weights_ = &weights;
+  }
+
+  void run(const std::function<void(double)>& progress) {
+    const unsigned workers = std::min(4u, std::max(1u, std::thread::hardware_concurrency()));
+    {
+      std::vector<std::jthread> threads;
+      for (unsigned i = 0; i + 1 < workers; ++i) threads.emplace_back([this] { work({}); });
+      work(progress);
+    }
+    if (failure_) std::rethrow_exception(failure_);
+  }
+
+ private:
+  void work(const std::function<void(double)>& progress) {
+    try {
+      for (std::size_t i = next_++; i < needs_.size() && !failed_; i = next_++) {
+        if (!needs_[i].found) continue;
+        import(i);
+        done_ += needs_[i].found->bytes;
+        if (progress) progress(static_cast<double>(done_) / static_cast<double>(total_));
+      }
+    } catch (...) {
+      if (!failed_.exchange(true)) failure_ = std::current_exception();
+    }
+  }
+
+  void import(std::size_t i) {
+    const tensor_need& need = needs_[i];
+    const tensor_view& view = need.found->view;
+    if (need.as_float && view.format != id_of<formats::f32>) {
+      std::vector<float> values(view.shape.elements());
+      decode_row(view.format, view.data, values.size(), values.data());
+      (*weights_)[i] = device_.import_weight(
+          {id_of<formats::f32>, view.shape, reinterpret_cast<const std::byte*>(values.data())});
+    } else {
+      (*weights_)[i] = device_.import_weight(view);
+    }
+    file_.release(*need.found);
+  }
+
+  const gguf::file& file_;
+  const std::vector<tensor_need>& needs_;
+  backend& device_;
+  std::deque<weight>* weights_;
+  std::uint64_t total_ = 0;
+  std::atomic<std::size_t> next_ = 0;
+  std::atomic<std::uint64_t> done_ = 0;
+  std::atomic<bool> failed_ = false;
+  std::exception_ptr failure_;  // written by the one thread that set failed_
+};
+
+bool has_vocabulary(const gguf::file& file) {
+  const auto kind = file.get<std::string_view>("tokenizer.ggml.model");
+  return kind && *kind != "no_vocab";
+}
+
+}  // namespace
+
+model::model(const gguf::file& file, const model_options& options)
+    : state_(std::make_shared<state>()) {
+  const auto start = std::chrono::steady_clock::now();
+  model_definition definition(file);
+  state& s = *state_;
+  s.hp = definition.hp;
+  if (has_vocabulary(file)) s.tokenizer.emplace(file);
+  s.device = make_cpu_backend(options.cpu);
+  s.plan = nibble::plan(definition, *s.device, options.plan);
+  s.kv = definition.kv(s.plan.key, s.plan.value, s.plan.context);
+  s.device->reserve_weights(s.plan.devices[0].weights);
+  importer(file, definition.needs, *s.device, s.weights).run(options.progress);
+  s.table.layers.resize(static_cast<std::size_t>(s.hp.n_layer));
+  for (std::size_t i = 0; i < definition.needs.size(); ++i) {
+    if (definition.needs[i].found) set_slot(s.table, definition.needs[i], &s.weights[i]);
+  }
+  s.program = s.device->make_program(definition.record(s.table, 0, definition.blocks.size()),
+                                     s.plan.limits);
+  s.loading.weight_bytes = s.plan.devices[0].weights;
+  s.loading.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+const nibble::hparams& model::hparams() const noexcept {
+  return state_->hp;
+}
+const placement& model::plan() const noexcept {
+  return state_->plan;
+}
+const load_report& model::loading() const noexcept {
+  return state_->loading;
+}
+bool model::has_tokenizer() const noexcept {
+  return state_->tokenizer.has_value();
+}
+
+const nibble::tokenizer& model::tokenizer() const {
+  if (!state_->tokenizer) {
+    throw error(errc::unsupported,
+                "the model's file has no vocabulary, so text cannot be turned into tokens; give "
+                "token ids instead.");
+  }
+  return *state_->tokenizer;
+}
+
+}  // namespace nibble::inline NIBBLE_ABI

@@ -1,0 +1,157 @@
+#include <nibble/engine/session.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <nibble/base/concat.hpp>
+#include <numeric>
+
+#include "engine/state.hpp"
+
+namespace nibble::inline NIBBLE_ABI {
+
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+void session::state::run(std::span<const token> batch_tokens, std::span<const std::int32_t> outputs,
+                         std::vector<float>& out) {
+  const batch_chunk chunk{.cache = cache.get(),
+                          .first = 0,
+                          .count = static_cast<std::int32_t>(batch_tokens.size()),
+                          .n_past = static_cast<std::int32_t>(tokens.size())};
+  tokens.reserve(tokens.size() + batch_tokens.size());  // so that nothing can fail after the run
+  {
+    const std::lock_guard lock(model->running);
+    model->program->submit({.tokens = batch_tokens, .chunks = {&chunk, 1}, .outputs = outputs});
+    model->program->wait();
+    const auto logits = model->program->output();
+    const auto n = outputs.size() * static_cast<std::size_t>(model->hp.n_vocab);
+    out.assign(logits.begin(), logits.begin() + static_cast<std::ptrdiff_t>(n));
+  }
+  tokens.insert(tokens.end(), batch_tokens.begin(), batch_tokens.end());
+  pending.reset();
+}
+
+std::vector<token> session::state::with_pending(std::span<const token> more) const {
+  std::vector<token> all;
+  all.reserve(more.size() + 1);
+  if (pending) all.push_back(*pending);
+  all.insert(all.end(), more.begin(), more.end());
+  return all;
+}
+
+void session::state::check(std::span<const token> more) const {
+  if (more.empty()) {
+    throw error(errc::invalid_argument, "there are no tokens to append.");
+  }
+  if (more.size() > static_cast<std::size_t>(room())) {
+    throw error(errc::invalid_argument,
+                concat(more.size(), " tokens do not fit: the context holds ", model->plan.context,
+                       " tokens and ", tokens.size(),
+                       " of them are taken. Plan a longer context, or truncate the session."));
+  }
+  for (const token id : more) {
+    if (id < 0 || id >= model->hp.n_vocab) {
+      throw error(errc::invalid_argument, concat("token ", id, " is not in the vocabulary of ",
+                                                 model->hp.n_vocab, " tokens."));
+    }
+  }
+}
+
+session::session(const model& of, const sampling_options& sampling)
+    : state_(std::make_unique<state>(state{.model = of.state_,
+                                           .cache = of.state_->device->make_cache(of.state_->kv),
+                                           .sampler = nibble::sampler(sampling),
+                                           .tokens = {},
+                                           .pending = {},
+                                           .logits = {},
+                                           .timings = {}})) {
+  state_->tokens.reserve(static_cast<std::size_t>(of.state_->plan.context));
+  state_->logits.reserve(static_cast<std::size_t>(of.state_->hp.n_vocab));
+}
+
+session::session(session&&) noexcept = default;
+session& session::operator=(session&&) noexcept = default;
+session::~session() = default;
+
+std::span<const float> session::append(std::span<const token> tokens, std::stop_token cancel) {
+  const auto start = std::chrono::steady_clock::now();
+  const std::vector<token> all = state_->with_pending(tokens);
+  state_->check(all);
+  const auto step = static_cast<std::size_t>(state_->model->plan.limits.max_tokens);
+  std::size_t done = 0;
+  while (done < all.size()) {
+    if (cancel.stop_requested()) throw error(errc::cancelled, "the work was cancelled.");
+    const std::size_t count = std::min(step, all.size() - done);
+    const std::int32_t last = static_cast<std::int32_t>(count - 1);
+    const bool wanted = done + count == all.size();
+    state_->run(std::span(all).subspan(done, count), {&last, wanted ? 1u : 0u}, state_->logits);
+    done += count;
+  }
+  const bool one = all.size() == 1;  // a step of generation
+  (one ? state_->timings.generated_seconds : state_->timings.prompt_seconds) +=
+      seconds_since(start);
+  (one ? state_->timings.generated_tokens : state_->timings.prompt_tokens) +=
+      static_cast<std::int64_t>(all.size());
+  return state_->logits;
+}
+
+void session::append(std::span<const token> tokens, const logits_visitor& visit) {
+  if (state_->model->plan.limits.max_outputs < state_->model->plan.limits.max_tokens) {
+    throw error(errc::invalid_argument,
+                "the logits of every token were asked for; load the model with the plan option "
+                "all_logits.");
+  }
+  const std::vector<token> all = state_->with_pending(tokens);
+  state_->check(all);
+  const auto step = static_cast<std::size_t>(state_->model->plan.limits.max_tokens);
+  std::vector<float> logits;
+  std::vector<std::int32_t> outputs(std::min(step, all.size()));
+  std::iota(outputs.begin(), outputs.end(), 0);
+  for (std::size_t done = 0; done < all.size(); done += step) {
+    const std::size_t count = std::min(step, all.size() - done);
+    state_->run(std::span(all).subspan(done, count), std::span(outputs).first(count), logits);
+    visit(done, logits);
+  }
+  const auto n_vocab = static_cast<std::ptrdiff_t>(state_->model->hp.n_vocab);
+  state_->logits.assign(logits.end() - n_vocab, logits.end());
+}
+
+token session::sample() {
+  if (state_->logits.empty()) {
+    throw error(errc::invalid_argument, "there is nothing to sample from: append tokens first.");
+  }
+  return state_->sampler.sample(state_->logits);
+}
+
+std::span<const token> session::tokens() const noexcept {
+  return state_->tokens;
+}
+std::int32_t session::context() const noexcept {
+  return state_->model->plan.context;
+}
+
+void session::truncate(std::int32_t count) {
+  if (count < 0 || static_cast<std::size_t>(count) > state_->tokens.size()) {
+    throw error(errc::invalid_argument, concat("cannot truncate to ", count,
+                                               " tokens: the session "
+                                               "holds ",
+                                               state_->tokens.size(), "."));
+  }
+  state_->tokens.resize(static_cast<std::size_t>(count));
+  state_->pending.reset();
+  state_->logits.clear();
+}
+
+std::uint64_t session::seed() const noexcept {
+  return state_->sampler.seed();
+}
+const session_timings& session::timings() const noexcept {
+  return state_->timings;
+}
+
+}  // namespace nibble::inline NIBBLE_ABI

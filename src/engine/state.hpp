@@ -1,0 +1,48 @@
+// What a model and its sessions hold.
+#pragma once
+
+#include <deque>
+#include <mutex>
+#include <nibble/engine/model.hpp>
+#include <nibble/engine/session.hpp>
+#include <optional>
+#include <vector>
+
+namespace nibble::inline NIBBLE_ABI {
+
+struct model::state {
+  nibble::hparams hp;
+  placement plan;
+  load_report loading;
+  std::optional<nibble::tokenizer> tokenizer;
+
+  std::unique_ptr<backend> device;
+  std::deque<weight> weights;  // a deque: the table and the program point at its elements
+  weight_table table;
+  kv_layout kv;
+
+  std::mutex running;  // the program has one workspace
+  std::unique_ptr<nibble::program> program;
+};
+
+struct session::state {
+  std::shared_ptr<model::state> model;
+  std::unique_ptr<kv_cache> cache;
+  nibble::sampler sampler;
+  std::vector<token> tokens;     // in the cache
+  std::optional<token> pending;  // given out by a generation, not in the cache yet
+  std::vector<float> logits;     // of the last token, [n_vocab]
+  session_timings timings;
+
+  std::int32_t room() const {
+    return model->plan.context - static_cast<std::int32_t>(tokens.size());
+  }
+  // Computes one batch and copies the wanted logits to `out`, [outputs, n_vocab].
+  void run(std::span<const token> tokens, std::span<const std::int32_t> outputs,
+           std::vector<float>& out);
+  // Puts the pending token, if there is one, before these.
+  std::vector<token> with_pending(std::span<const token> tokens) const;
+  void check(std::span<const token> tokens) const;
+};
+
+}  // namespace nibble::inline NIBBLE_ABI
