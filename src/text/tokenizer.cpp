@@ -1,0 +1,207 @@
+#include <algorithm>
+#include <limits>
+#include <nibble/base/concat.hpp>
+#include <nibble/base/error.hpp>
+#include <nibble/text/tokenizer.hpp>
+#include <text/markup.hpp>
+#include <text/text_model.hpp>
+#include <text/vocabulary.hpp>
+
+namespace nibble::inline NIBBLE_ABI {
+namespace {
+
+std::unique_ptr<text::text_model> make_model(const gguf::file& file, const text::vocabulary& v) {
+  switch (v.kind) {
+    case tokenizer_kind::sentencepiece:
+      return text::make_sentencepiece(v);
+    case tokenizer_kind::wordpiece:
+      return text::make_wordpiece(v);
+    default:
+      return text::make_bpe(file, v);
+  }
+}
+
+bool is_ascii_space(char c) {
+  return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+}  // namespace
+
+struct tokenizer::state {
+  text::vocabulary vocabulary;
+  text::markup_finder markup;
+  std::unique_ptr<text::text_model> model;
+
+  explicit state(const gguf::file& file)
+      : vocabulary(text::read_vocabulary(file)),
+        markup(vocabulary),
+        model(make_model(file, vocabulary)) {}
+  state(const state&) = delete;
+  state& operator=(const state&) = delete;
+
+  void check(token id) const {
+    if (id >= 0 && id < vocabulary.size()) return;
+    throw error(errc::invalid_argument,
+                concat("There is no token ", id, "; the vocabulary has the ids 0 to ",
+                       vocabulary.size() - 1, "."));
+  }
+
+  std::vector<token> encode(std::string_view text, std::span<const text_part> parts,
+                            bool add_special) const;
+};
+
+bool has_tokenizer(const gguf::file& file) {
+  const auto model = file.get<std::string_view>("tokenizer.ggml.model");
+  return model && *model != "no_vocab" && *model != "none";
+}
+
+tokenizer::tokenizer(const gguf::file& file) : state_(std::make_shared<const state>(file)) {}
+
+// `parts` are consecutive stretches of `text`.
+std::vector<token> tokenizer::state::encode(std::string_view text, std::span<const text_part> parts,
+                                            bool add_special) const {
+  // offsets are 32 bits wide, and marking spaces makes a text up to three times as long
+  constexpr std::size_t longest = std::numeric_limits<std::int32_t>::max() / 4;
+  if (text.size() > longest) {
+    throw error(errc::invalid_argument, concat("The text has ", text.size(), " bytes; at most ",
+                                               longest, " can be tokenised at once."));
+  }
+  const text::vocabulary& v = vocabulary;
+  std::vector<token> out;
+  out.reserve(text.size() / 4 + 8);
+  if (add_special && v.add_bos) out.push_back(*v.bos);
+
+  text::encode_scratch work;
+  std::size_t begin = 0;  // of the plain text before `at`
+  bool at_border = true;
+  const auto flush_until = [&](std::size_t end) {
+    if (end == begin) return;
+    model->encode(text.substr(begin, end - begin), at_border, work, out);
+    at_border = false;
+  };
+  std::size_t at = 0, part_end = 0;
+  for (const text_part& part : parts) {
+    part_end += part.text.size();
+    while (at < part_end) {
+      const auto found = markup.longest_at(text.substr(at), part.parse_special ? part_end - at : 0);
+      if (found.size == 0) {
+        ++at;
+        continue;
+      }
+      flush_until(at);
+      out.push_back(found.id);
+      at += found.size;
+      if (v.markup_eats_space && v.types[found.id] == token_type::control) {
+        while (at < text.size() && is_ascii_space(text[at])) ++at;
+      }
+      begin = at;
+      at_border = true;
+    }
+  }
+  flush_until(text.size());
+
+  if (add_special && v.add_eos) out.push_back(*v.eos);
+  if (add_special && v.kind == tokenizer_kind::wordpiece) out.push_back(*v.separator);
+  return out;
+}
+
+std::vector<token> tokenizer::encode(std::string_view text, const encode_options& options) const {
+  const text_part part{text, options.parse_special};
+  return state_->encode(text, {&part, 1}, options.add_special);
+}
+
+std::vector<token> tokenizer::encode(std::span<const text_part> parts, bool add_special) const {
+  std::string text;
+  for (const text_part& part : parts) text += part.text;
+  return state_->encode(text, parts, add_special);
+}
+
+std::string tokenizer::piece(token id, bool special) const {
+  state_->check(id);
+  if (!special && state_->vocabulary.is_markup(id)) return {};
+  return std::string(state_->vocabulary.pieces[id]);
+}
+
+std::string tokenizer::decode(std::span<const token> ids, const decode_options& options) const {
+  const text::vocabulary& v = state_->vocabulary;
+  // the space that encoding added, or that WordPiece has before every word
+  bool drop_space =
+      !options.keep_prefix && (v.add_space_prefix || v.kind == tokenizer_kind::wordpiece);
+  std::string out;
+  for (const token id : ids) {
+    state_->check(id);
+    if (!options.special && v.is_markup(id)) continue;
+    std::string_view piece = v.pieces[id];
+    const bool from_text = v.types[id] == token_type::normal;
+    if (drop_space && from_text && piece.starts_with(' ')) piece.remove_prefix(1);
+    if (!v.is_markup(id)) drop_space = false;
+    out += piece;
+  }
+  return out;
+}
+
+std::optional<token> tokenizer::find(std::string_view name) const {
+  const token id = state_->vocabulary.token_of_name(name);
+  if (id == text::text_table::absent) return {};
+  return id;
+}
+
+std::string_view tokenizer::name(token id) const {
+  state_->check(id);
+  return state_->vocabulary.names[id];
+}
+
+token_type tokenizer::type(token id) const {
+  state_->check(id);
+  return state_->vocabulary.types[id];
+}
+
+tokenizer_kind tokenizer::kind() const noexcept {
+  return state_->vocabulary.kind;
+}
+std::string_view tokenizer::pre_tokenizer() const noexcept {
+  return state_->vocabulary.pre;
+}
+std::int32_t tokenizer::size() const noexcept {
+  return state_->vocabulary.size();
+}
+std::optional<token> tokenizer::bos() const noexcept {
+  return state_->vocabulary.bos;
+}
+std::optional<token> tokenizer::eos() const noexcept {
+  return state_->vocabulary.eos;
+}
+std::optional<token> tokenizer::eot() const noexcept {
+  return state_->vocabulary.eot;
+}
+std::optional<token> tokenizer::unknown() const noexcept {
+  return state_->vocabulary.unknown;
+}
+std::optional<token> tokenizer::separator() const noexcept {
+  return state_->vocabulary.separator;
+}
+std::optional<token> tokenizer::padding() const noexcept {
+  return state_->vocabulary.padding;
+}
+std::optional<token> tokenizer::mask() const noexcept {
+  return state_->vocabulary.mask;
+}
+bool tokenizer::adds_bos() const noexcept {
+  return state_->vocabulary.add_bos;
+}
+bool tokenizer::adds_eos() const noexcept {
+  return state_->vocabulary.add_eos;
+}
+bool tokenizer::adds_space_prefix() const noexcept {
+  return state_->vocabulary.add_space_prefix;
+}
+
+bool tokenizer::is_end_of_generation(token id) const noexcept {
+  return id >= 0 && id < size() && state_->vocabulary.ends_generation[id];
+}
+
+std::string_view tokenizer::chat_template() const noexcept {
+  return state_->vocabulary.chat_template;
+}
+
+}  // namespace nibble::inline NIBBLE_ABI
