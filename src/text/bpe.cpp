@@ -119,7 +119,7 @@ class bpe final : public text_model {
       encode_valid(text.substr(begin, end - begin), work, out);
       if (end == text.size()) return;
       for (std::size_t i = 0; i < c.size; ++i, ++end) {
-        out.push_back(byte_or_unknown(v_, static_cast<std::uint8_t>(text[end])));
+        append_byte(v_, static_cast<std::uint8_t>(text[end]), out);
       }
       begin = end;
     }

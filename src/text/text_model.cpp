@@ -5,13 +5,22 @@
 
 namespace nibble::inline NIBBLE_ABI::text {
 
-token byte_or_unknown(const vocabulary& v, std::uint8_t byte) {
-  if (v.byte_tokens[byte] != text_table::absent) return v.byte_tokens[byte];
-  if (v.unknown) return *v.unknown;
-  throw error(errc::invalid_argument,
-              concat("The text has the byte ", static_cast<int>(byte),
-                     ", for which the vocabulary has no token, nor has it an unknown token."),
-              {.file = v.file});
+void append_byte(const vocabulary& v, std::uint8_t byte, std::vector<token>& out) {
+  const token known = v.byte_tokens[byte];
+  if (known != text_table::absent) return out.push_back(known);
+  if (v.unknown) return out.push_back(*v.unknown);
+  // vocabularies without the bytes that valid UTF-8 never has: falcon, command-r
+  const token replacement[] = {v.byte_tokens[0xef], v.byte_tokens[0xbf], v.byte_tokens[0xbd]};
+  for (const token id : replacement) {
+    if (id == text_table::absent) {
+      throw error(
+          errc::invalid_argument,
+          concat("The text has the byte ", static_cast<int>(byte),
+                 ", for which the vocabulary has no token, nor has it one for the unknown."),
+          {.file = v.file});
+    }
+  }
+  out.insert(out.end(), std::begin(replacement), std::end(replacement));
 }
 
 void append_symbols(const vocabulary& v, std::string_view word, const std::vector<symbol>& symbols,
@@ -23,7 +32,7 @@ void append_symbols(const vocabulary& v, std::string_view word, const std::vecto
       continue;
     }
     for (const char c : word.substr(s.offset, s.size)) {
-      out.push_back(byte_or_unknown(v, static_cast<std::uint8_t>(c)));
+      append_byte(v, static_cast<std::uint8_t>(c), out);
     }
   }
 }

@@ -41,8 +41,9 @@ std::unique_ptr<text_model> make_bpe(const gguf::file& file, const vocabulary& v
 std::unique_ptr<text_model> make_sentencepiece(const vocabulary& v);
 std::unique_ptr<text_model> make_wordpiece(const vocabulary& v);
 
-// The token of one byte, else the unknown token, else error(invalid_argument).
-token byte_or_unknown(const vocabulary& v, std::uint8_t byte);
+// Appends the token of one byte, else the unknown token, else the tokens of U+FFFD, else throws
+// error(invalid_argument).
+void append_byte(const vocabulary& v, std::uint8_t byte, std::vector<token>& out);
 
 // Appends the tokens of the symbols that merging left; characters that are none become bytes.
 void append_symbols(const vocabulary& v, std::string_view word, const std::vector<symbol>& symbols,

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <nibble/gguf/file.hpp>
 #include <nibble/text/tokenizer.hpp>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>

@@ -57,9 +57,10 @@ class NIBBLE_API tokenizer {
   explicit tokenizer(const gguf::file& file);
 
   // Bytes that are not valid UTF-8 are kept: they become byte tokens, and decode gives them back
-  // (WordPiece alone drops them). Control tokens come only from parse_special and add_special.
+  // (WordPiece alone drops them). A byte without a token is the unknown token, in a vocabulary that
+  // has none U+FFFD. Control tokens come only from parse_special and add_special.
   // Time grows linearly with the text (times the logarithm of the longest word).
-  // Throws invalid_argument if a byte has no token and the vocabulary has no unknown token.
+  // Throws invalid_argument for a text of 512 MiB or more, and for a byte that cannot be expressed.
   std::vector<token> encode(std::string_view text, const encode_options& options = {}) const;
 
   // The parts joined, tokenised as one text; markup is looked for only in parts that allow it. So a
