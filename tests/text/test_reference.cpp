@@ -71,3 +71,17 @@ TEST_CASE("every vocabulary gives the reference's tokens, line by line") {
   CHECK(vocabularies == 12);
   CHECK(lines == 12 * 46);
 }
+
+TEST_CASE("prompts of the story models are the reference's tokens") {
+  const auto path = test::data("models/stories260K-q8_0.gguf");
+  if (!path) return;
+  const nibble::tokenizer tokenizer{nibble::gguf::file{*path}};
+  using ids = std::vector<nibble::token>;
+  CHECK(tokenizer.encode("") == ids{1});
+  CHECK(tokenizer.encode("Once upon a time") == ids{1, 403, 407, 261, 378});
+  CHECK(tokenizer.encode("Tom and his cat") == ids{1, 274, 287, 269, 345, 280, 294});
+  const ids continued = {403, 407, 261, 378, 432, 383, 286, 261, 376, 298, 315, 421};
+  CHECK(tokenizer.decode(continued, {.keep_prefix = true}) ==
+        " Once upon a time, there was a little girl");
+  CHECK(tokenizer.decode(continued) == "Once upon a time, there was a little girl");
+}
