@@ -2,6 +2,7 @@
 // embedding lookup, GPU kernels, tests) is derived from these members.
 #pragma once
 
+#include <array>
 #include <bit>
 #include <concepts>
 #include <cstddef>
@@ -69,9 +70,8 @@ concept block_format = weight_format<F> && F::block_size % F::group_size == 0 &&
 // byte shuffle take the indices and look up by themselves.
 template <typename F>
 concept table_format = block_format<F> &&
+    std::same_as<decltype(F::table), const std::array<std::int8_t, 16>> &&
     requires(const typename F::block& b, int group, std::uint8_t* out) {
-  requires std::same_as < std::remove_reference_t<decltype(F::table)>,
-  const std::int8_t[16] > ;
   { F::indices(b, group, out) } -> std::same_as<void>;
 };
 

@@ -22,8 +22,8 @@ struct iq4_nl {
   static_assert(sizeof(block) == 18);
 
   // Unevenly spaced: denser near zero, where most weights are.
-  static constexpr std::int8_t table[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                            1,    13,   25,  38,  53,  69,  89,  113};
+  static constexpr std::array<std::int8_t, 16> table = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                                        1,    13,   25,  38,  53,  69,  89,  113};
 
   NIBBLE_HD static void indices(const block& b, int, std::uint8_t* __restrict out) {
     split_nibbles(b.qs, out);

@@ -24,7 +24,7 @@ struct iq4_xs {
   };
   static_assert(sizeof(block) == 136);
 
-  static constexpr const std::int8_t (&table)[16] = iq4_nl::table;
+  static constexpr std::array<std::int8_t, 16> table = iq4_nl::table;
 
   NIBBLE_HD static void indices(const block& b, int group, std::uint8_t* __restrict out) {
     split_nibbles(b.qs + 16 * group, out);

@@ -24,8 +24,8 @@ struct mxfp4 {
 
   // The E2M1 values 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives, doubled; scale() halves the
   // power.
-  static constexpr std::int8_t table[16] = {0, 1,  2,  3,  4,  6,  8,  12,
-                                            0, -1, -2, -3, -4, -6, -8, -12};
+  static constexpr std::array<std::int8_t, 16> table = {0, 1,  2,  3,  4,  6,  8,  12,
+                                                        0, -1, -2, -3, -4, -6, -8, -12};
 
   NIBBLE_HD static void indices(const block& b, int, std::uint8_t* __restrict out) {
     split_nibbles(b.qs, out);

@@ -1,6 +1,8 @@
 // Pieces that several formats share: 4-bit halves of bytes, and tables of 16 codes.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <nibble/formats/concepts.hpp>
 
@@ -28,11 +30,11 @@ NIBBLE_HD inline void split_nibbles_5(const std::uint8_t* packed, const std::uin
   }
 }
 
-// Eight table entries in one word, the first in the lowest byte.
-constexpr std::uint64_t pack_table(const std::int8_t* entries) {
+// Eight table entries from `first` on in one word, the first in the lowest byte.
+constexpr std::uint64_t pack_table(const std::array<std::int8_t, 16>& table, std::size_t first) {
   std::uint64_t word = 0;
-  for (int i = 0; i < 8; ++i) {
-    word |= std::uint64_t{static_cast<std::uint8_t>(entries[i])} << (8 * i);
+  for (std::size_t i = 0; i < 8; ++i) {
+    word |= std::uint64_t{static_cast<std::uint8_t>(table[first + i])} << (8 * i);
   }
   return word;
 }
@@ -42,12 +44,12 @@ constexpr std::uint64_t pack_table(const std::int8_t* entries) {
 template <typename F>
 NIBBLE_HD inline std::int8_t table_entry(int index) {
 #if defined(__CUDA_ARCH__) || defined(__HIP_DEVICE_COMPILE__)
-  constexpr std::uint64_t low = pack_table(F::table);
-  constexpr std::uint64_t high = pack_table(F::table + 8);
+  constexpr std::uint64_t low = pack_table(F::table, 0);
+  constexpr std::uint64_t high = pack_table(F::table, 8);
   const std::uint64_t word = index < 8 ? low : high;
   return static_cast<std::int8_t>(word >> (8 * (index & 7)));
 #else
-  return F::table[index];
+  return F::table[static_cast<std::size_t>(index)];
 #endif
 }
 
