@@ -1,0 +1,105 @@
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <nibble/formats/decode.hpp>
+#include <nibble/formats/dot.hpp>
+#include <random>
+#include <vector>
+
+#include "catch.hpp"
+#include "golden_blocks.hpp"
+
+namespace {
+
+std::vector<float> random_values(std::size_t n, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(n);
+  for (auto& v : x) v = normal(random);
+  return x;
+}
+
+bool all_finite(const std::vector<float>& values) {
+  for (float v : values) {
+    if (!std::isfinite(v)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+TEST_CASE("the reference dot product is that of the decoded values") {
+  const auto goldens = test::golden_blocks();
+  nibble::for_each_format([&]<typename F>(F) {
+    INFO(F::name);
+    std::vector<typename F::block> row;
+    std::vector<float> weights;
+    for (const auto& golden : goldens) {
+      if (golden.format != F::name || !all_finite(golden.values)) continue;
+      typename F::block b;
+      std::memcpy(&b, golden.bytes.data(), sizeof b);
+      row.push_back(b);
+      weights.insert(weights.end(), golden.values.begin(), golden.values.end());
+    }
+    REQUIRE(row.size() >= 4);
+    const std::uint64_t n = weights.size();
+    const auto x = random_values(n, 3);
+    std::vector<nibble::activation_block> activations(nibble::activation_blocks(n));
+    nibble::quantise_activations(x.data(), n, activations.data());
+
+    double expected = 0, magnitude = 0;
+    for (std::uint64_t i = 0; i < n; ++i) {
+      const auto& a = activations[i / 32];
+      const double term = static_cast<double>(weights[i]) * a.scale * a.codes[i % 32];
+      expected += term;
+      // With an offset the two parts of a value may cancel: a float decoded value carries an error
+      // of 2^-24 of itself, but the parts in the dot product do not.
+      magnitude += std::fabs(term);
+    }
+    const double got = nibble::dot_row<F>(row.data(), activations.data(), n);
+    // float rounding of each decoded value with an offset (2^-24 each); double rounding otherwise,
+    // n + 3 operations a term at the worst.
+    const double unit = nibble::element_format<F> ? 0x1p-53 * static_cast<double>(n + 3)
+                                                  : 0x1p-24 + 0x1p-53 * static_cast<double>(n + 3);
+    CHECK(std::fabs(got - expected) <= unit * magnitude);
+    CHECK(nibble::dot_row(nibble::id_of<F>, row.data(), activations.data(), n) == got);
+  });
+}
+
+TEST_CASE("quantised activations are within half a step") {
+  const auto x = random_values(100, 5);
+  std::vector<nibble::activation_block> blocks(nibble::activation_blocks(100));
+  REQUIRE(blocks.size() == 4);
+  nibble::quantise_activations(x.data(), 100, blocks.data());
+  for (std::size_t i = 0; i < 128; ++i) {
+    const auto& b = blocks[i / 32];
+    const float expected = i < 100 ? x[i] : 0.0f;
+    // half a step, and the roundings of scale, inverse and product: 3 * 127 * 2^-24 of a step
+    CHECK(std::fabs(b.scale * b.codes[i % 32] - expected) <= b.scale * (0.5f + 3e-5f));
+    CHECK(std::abs(b.codes[i % 32]) <= 127);
+  }
+}
+
+TEST_CASE("odd activations: zeros, tiny, huge and not finite") {
+  const auto quantise = [](float value) {
+    std::vector<float> x(32, 0.0f);
+    x[7] = value;
+    nibble::activation_block b;
+    nibble::quantise_activations(x.data(), 32, &b);
+    return b;
+  };
+  constexpr float max = std::numeric_limits<float>::max();
+  for (float zero : {0.0f, -0.0f, 1e-45f, 0x1p-120f}) {
+    CHECK(quantise(zero).scale == 0.0f);
+    CHECK(quantise(zero).codes[7] == 0);
+  }
+  for (float value : {0x1p-119f, 1e-30f, 3.0f, max}) {
+    CHECK(quantise(value).codes[7] == 127);
+    CHECK(quantise(-value).codes[7] == -127);
+    CHECK(quantise(value).codes[6] == 0);
+  }
+  for (float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
+                    std::numeric_limits<float>::quiet_NaN()}) {
+    CHECK(std::isnan(quantise(bad).scale));
+  }
+}
