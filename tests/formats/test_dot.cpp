@@ -52,15 +52,13 @@ TEST_CASE("the reference dot product is that of the decoded values") {
       const auto& a = activations[i / 32];
       const double term = static_cast<double>(weights[i]) * a.scale * a.codes[i % 32];
       expected += term;
-      // With an offset the two parts of a value may cancel: a float decoded value carries an error
-      // of 2^-24 of itself, but the parts in the dot product do not.
       magnitude += std::fabs(term);
     }
     const double got = nibble::dot_row<F>(row.data(), activations.data(), n);
-    // float rounding of each decoded value with an offset (2^-24 each); double rounding otherwise,
-    // n + 3 operations a term at the worst.
-    const double unit = nibble::element_format<F> ? 0x1p-53 * static_cast<double>(n + 3)
-                                                  : 0x1p-24 + 0x1p-53 * static_cast<double>(n + 3);
+    // What decoding rounds: scale * code + offset once, to float, where there is an offset; nothing
+    // otherwise. What the two sums in double round: n + 3 operations a term at the worst.
+    double unit = 0x1p-53 * static_cast<double>(n + 3);
+    if constexpr (nibble::block_format<F>) unit += F::has_offset ? 0x1p-24 : 0.0;
     CHECK(std::fabs(got - expected) <= unit * magnitude);
     CHECK(nibble::dot_row(nibble::id_of<F>, row.data(), activations.data(), n) == got);
   });

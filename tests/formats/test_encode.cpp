@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <nibble/formats/decode.hpp>
 #include <random>
@@ -38,14 +40,19 @@ TEST_CASE("encoding keeps every value within half a step") {
         std::int8_t codes[F::group_size];
         F::codes(b, 0, codes);
         const double step = std::fabs(F::scale(b, 0).scale);
+        int outermost = 0;
+        for (const int code : codes) outermost = std::max(outermost, std::abs(code));
+        // How many steps the greatest magnitude may be: its code, and what rounding the step to 16
+        // bits (half a unit in the last place) adds over so many steps; half a step at most.
+        const double unit = std::max(0x1p-24, step * 0x1p-10);
+        const double reach =
+            outermost + (step > 0 ? std::min(0.5, outermost * 0.5 * unit / step) : 0.0);
         for (int i = 0; i < F::block_size; ++i) {
           INFO("value " << i << ": " << x[i] << " became " << back[i] << ", step " << step);
-          // Half a step; where the code range ends one code short of the range of values (Q4_0 has
-          // -8 but not +8), one step. 2^-11: the scale itself is rounded to 11 bits, and the
-          // outermost code, at most F::max_code + 1 steps out, carries that much.
-          const bool at_end =
-              codes[i] == F::max_code && F::max_code + F::min_code < 0 && F::name != "q8_0";
-          const double bound = (at_end ? 1.0 + 8 * 0x1p-11 : 0.5) * step;
+          // Half a step; where the codes of one sign end before those of the other (Q4_0 has -8 but
+          // not +8), the last one serves all that lies beyond it.
+          const bool last = codes[i] == F::max_code && outermost > F::max_code;
+          const double bound = (last ? reach - F::max_code : 0.5) * step;
           REQUIRE(std::fabs(static_cast<double>(back[i]) - x[i]) <= bound * (1 + 1e-6));
         }
       }
@@ -58,9 +65,10 @@ TEST_CASE("values that codes and scale express exactly survive a round trip") {
     if constexpr (nibble::encodable_format<F>) {
       INFO(F::name);
       // the outermost code is present, so that the scale is found again
+      constexpr int outermost = std::min(-F::min_code, 127);
       float x[F::block_size];
       for (int i = 0; i < F::block_size; ++i) {
-        x[i] = -0.125f * static_cast<float>(F::name == "q8_0" ? 127 - 8 * i : 8 - (i % 16));
+        x[i] = -0.125f * static_cast<float>(outermost - outermost / 8 * (i % 16));
       }
       typename F::block b;
       F::encode(x, b);
