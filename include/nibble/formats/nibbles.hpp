@@ -1,32 +1,68 @@
-// Pieces that several formats share: 4-bit halves of bytes, and tables of 16 codes.
+// Pieces that several formats share: bits unpacked to bytes, and tables of 16 codes.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <nibble/formats/concepts.hpp>
 
 namespace nibble::inline NIBBLE_ABI::formats {
 
-// 16 bytes -> 32 values: the low halves first, then the high halves; `shift` is added to each.
-template <typename T>
-NIBBLE_HD inline void split_nibbles(const std::uint8_t* packed, T* __restrict out, int shift = 0) {
-  for (int i = 0; i < 16; ++i) out[i] = static_cast<T>((packed[i] & 0xf) + shift);
-  for (int i = 0; i < 16; ++i) out[16 + i] = static_cast<T>((packed[i] >> 4) + shift);
+// Several formats unpack 16 bytes at a time. Compilers give up on byte loops that short once they
+// are inlined, so those work on eight bytes in a word: the same speed on every compiler, and four
+// values an instruction on GPUs.
+using byte_word = std::uint64_t;  // the first byte lowest
+
+// Every byte of the result is `byte`.
+constexpr byte_word each_byte(std::uint8_t byte) {
+  return 0x0101010101010101u * byte;
 }
 
-// The same with a fifth bit for each value, bit i of the little-endian word `high` for value i.
-NIBBLE_HD inline void split_nibbles_5(const std::uint8_t* packed, const std::uint8_t* high,
-                                      std::int8_t* __restrict out, int shift) {
-  const std::uint32_t bits = high[0] | std::uint32_t{high[1]} << 8 | std::uint32_t{high[2]} << 16 |
-                             std::uint32_t{high[3]} << 24;
-  for (int i = 0; i < 16; ++i) {
-    const int fifth = static_cast<int>((bits >> i) & 1u) << 4;
-    out[i] = static_cast<std::int8_t>(((packed[i] & 0xf) | fifth) + shift);
+NIBBLE_HD inline byte_word load_bytes(const std::uint8_t* from) {
+  byte_word word;
+  std::memcpy(&word, from, sizeof word);
+  return word;
+}
+
+template <typename T>
+NIBBLE_HD inline void store_bytes(byte_word word, T* to) {
+  static_assert(sizeof(T) == 1);
+  std::memcpy(to, &word, sizeof word);
+}
+
+// Subtracts `amount` <= 128 from every byte, each of which must be below 128. The top bit, set
+// first and flipped back after, takes the borrow; nothing passes from byte to byte.
+NIBBLE_HD inline byte_word subtract_from_bytes(byte_word word, std::uint8_t amount) {
+  return ((word | each_byte(0x80)) - each_byte(amount)) ^ each_byte(0x80);
+}
+
+// Bit i of `bits` -> the lowest bit of byte i.
+NIBBLE_HD inline byte_word spread_bits(std::uint8_t bits) {
+  const byte_word one_each = each_byte(bits) & 0x8040201008040201u;  // byte i keeps bit i
+  return ((one_each + each_byte(0x7f)) >> 7) & each_byte(1);
+}
+
+// 16 bytes -> 32 values, less `zero`: the low halves first, then the high halves.
+template <typename T>
+NIBBLE_HD inline void split_nibbles(const std::uint8_t* packed, T* __restrict out,
+                                    std::uint8_t zero = 0) {
+  for (int i = 0; i < 16; i += 8) {
+    const byte_word word = load_bytes(packed + i);
+    store_bytes(subtract_from_bytes(word & each_byte(0xf), zero), out + i);
+    store_bytes(subtract_from_bytes((word >> 4) & each_byte(0xf), zero), out + 16 + i);
   }
-  for (int i = 0; i < 16; ++i) {
-    const int fifth = static_cast<int>((bits >> (16 + i)) & 1u) << 4;
-    out[16 + i] = static_cast<std::int8_t>(((packed[i] >> 4) | fifth) + shift);
+}
+
+// The same with a fifth bit for each value: bit i of the 32 bits from high[0] on for value i.
+NIBBLE_HD inline void split_nibbles_5(const std::uint8_t* packed, const std::uint8_t* high,
+                                      std::int8_t* __restrict out, std::uint8_t zero) {
+  for (int i = 0; i < 16; i += 8) {
+    const byte_word word = load_bytes(packed + i);
+    const byte_word low = (word & each_byte(0xf)) | spread_bits(high[i / 8]) << 4;
+    const byte_word upper = ((word >> 4) & each_byte(0xf)) | spread_bits(high[2 + i / 8]) << 4;
+    store_bytes(subtract_from_bytes(low, zero), out + i);
+    store_bytes(subtract_from_bytes(upper, zero), out + 16 + i);
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nibble/formats/concepts.hpp>
+#include <nibble/formats/nibbles.hpp>
 
 namespace nibble::inline NIBBLE_ABI::formats {
 
@@ -25,7 +26,9 @@ struct q2_k {
   NIBBLE_HD static void codes(const block& b, int group, std::int8_t* __restrict out) {
     const std::uint8_t* const packed = b.qs + 32 * (group >> 3) + 16 * (group & 1);
     const int shift = group & 6;
-    for (int i = 0; i < 16; ++i) out[i] = static_cast<std::int8_t>((packed[i] >> shift) & 3);
+    for (int i = 0; i < 16; i += 8) {
+      store_bytes((load_bytes(packed + i) >> shift) & each_byte(3), out + i);
+    }
   }
 
   NIBBLE_HD static affine scale(const block& b, int group) {

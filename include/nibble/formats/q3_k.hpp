@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nibble/formats/concepts.hpp>
+#include <nibble/formats/nibbles.hpp>
 
 namespace nibble::inline NIBBLE_ABI::formats {
 
@@ -28,9 +29,10 @@ struct q3_k {
     const std::uint8_t* const high = b.hmask + 16 * (group & 1);
     const int low_shift = group & 6;
     const int high_shift = group >> 1;
-    for (int i = 0; i < 16; ++i) {
-      const int bits = ((low[i] >> low_shift) & 3) | ((high[i] >> high_shift) & 1) << 2;
-      out[i] = static_cast<std::int8_t>(bits - 4);
+    for (int i = 0; i < 16; i += 8) {
+      const byte_word bits = ((load_bytes(low + i) >> low_shift) & each_byte(3)) |
+                             ((load_bytes(high + i) >> high_shift) & each_byte(1)) << 2;
+      store_bytes(subtract_from_bytes(bits, 4), out + i);
     }
   }
 

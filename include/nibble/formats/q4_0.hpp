@@ -24,7 +24,7 @@ struct q4_0 {
   static_assert(sizeof(block) == 18);
 
   NIBBLE_HD static void codes(const block& b, int, std::int8_t* __restrict out) {
-    split_nibbles(b.qs, out, -8);
+    split_nibbles(b.qs, out, 8);
   }
 
   NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), 0.0f}; }

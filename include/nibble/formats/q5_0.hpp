@@ -23,7 +23,7 @@ struct q5_0 {
   static_assert(sizeof(block) == 22);
 
   NIBBLE_HD static void codes(const block& b, int, std::int8_t* __restrict out) {
-    split_nibbles_5(b.qs, b.qh, out, -16);
+    split_nibbles_5(b.qs, b.qh, out, 16);
   }
 
   NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), 0.0f}; }

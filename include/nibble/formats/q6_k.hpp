@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nibble/formats/concepts.hpp>
+#include <nibble/formats/nibbles.hpp>
 
 namespace nibble::inline NIBBLE_ABI::formats {
 
@@ -29,9 +30,10 @@ struct q6_k {
     const std::uint8_t* const high = b.qh + 32 * h + 16 * (group & 1);
     const int low_shift = group & 4;
     const int high_shift = group & 6;
-    for (int i = 0; i < 16; ++i) {
-      const int bits = ((low[i] >> low_shift) & 0xf) | ((high[i] >> high_shift) & 3) << 4;
-      out[i] = static_cast<std::int8_t>(bits - 32);
+    for (int i = 0; i < 16; i += 8) {
+      const byte_word bits = ((load_bytes(low + i) >> low_shift) & each_byte(0xf)) |
+                             ((load_bytes(high + i) >> high_shift) & each_byte(3)) << 4;
+      store_bytes(subtract_from_bytes(bits, 32), out + i);
     }
   }
 
