@@ -1,10 +1,10 @@
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <memory>
 #include <nibble/formats/decode.hpp>
 #include <random>
-#include <set>
 #include <vector>
 
 #include "catch.hpp"

@@ -1,7 +1,6 @@
 #include <cstdint>
 #include <fstream>
 #include <limits>
-#include <map>
 #include <nibble/formats/list.hpp>
 #include <set>
 #include <sstream>
