@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Everything that must hold: builds and runs all tests, optimised, then with ASan and UBSan.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() {
+  cat << 'EOF'
+usage: scripts/test.sh [--quick] [--no-setup]
+
+  --quick     only the optimised build and its tests, not the sanitizers'
+  --no-setup  installs no packages
+  --help      this text
+
+The tests read real models, vocabularies and reference outputs from the folder that
+NIBBLE_TEST_DATA names, or from the folder "shared" beside the project; where it is absent
+those tests are skipped, which is reported at the end.
+EOF
+}
+
+quick=no
+setup=yes
+for option in "$@"; do
+  case $option in
+    --quick) quick=yes ;;
+    --no-setup) setup=no ;;
+    -h | --help) usage; exit 0 ;;
+    *) echo "test: unknown option $option" >&2; usage >&2; exit 2 ;;
+  esac
+done
+
+data=${NIBBLE_TEST_DATA:-../shared}
+results=()
+step=start
+SECONDS=0
+finish() {
+  local status=$?
+  echo
+  echo "== summary, after $((SECONDS / 60)) min $((SECONDS % 60)) s"
+  printf '   %s\n' "${results[@]}"
+  if [[ ! -d $data/models ]]; then
+    echo "   SKIPPED: tests on real models; no test data at $data (set NIBBLE_TEST_DATA)"
+  fi
+  if [[ $status -eq 0 ]]; then
+    echo "test.sh: all passed"
+  else
+    echo "test.sh: FAILED at: $step"
+  fi
+}
+trap finish EXIT
+
+# Configures, builds and tests a preset.
+check_preset() {
+  local preset=$1 log
+  step="$preset: configure"
+  echo "== $step"
+  cmake --preset "$preset"
+  step="$preset: build"
+  echo "== $step"
+  cmake --build --preset "$preset" --parallel "$(nproc)"
+  step="$preset: tests"
+  echo "== $step"
+  log=build/$preset/ctest.log
+  ctest --preset "$preset" --parallel "$(nproc)" | tee "$log"
+  results+=("$preset: $(grep 'tests passed' "$log")")
+  if grep -q '(Skipped)' "$log"; then
+    results+=("$preset: $(grep -c '(Skipped)' "$log") skipped")
+  fi
+}
+
+check_format() {
+  step=format
+  local formatter version
+  formatter=$(command -v clang-format-14 || command -v clang-format || true)
+  version=$([[ -z $formatter ]] || "$formatter" --version | sed -E 's/.*version ([0-9]+).*/\1/')
+  if [[ $version != 14 ]]; then
+    results+=("format: not checked, that needs clang-format 14")
+    return
+  fi
+  git ls-files '*.hpp' '*.cpp' '*.cpp.in' | grep -v '\.in$' \
+    | xargs "$formatter" --dry-run --Werror
+  results+=("format: as clang-format has it")
+}
+
+if [[ $setup == yes ]]; then
+  step=setup
+  scripts/setup.sh
+fi
+check_format
+check_preset release
+if [[ $quick == no ]]; then
+  check_preset dev
+fi
