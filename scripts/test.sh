@@ -36,7 +36,9 @@ finish() {
   local status=$?
   echo
   echo "== summary, after $((SECONDS / 60)) min $((SECONDS % 60)) s"
-  printf '   %s\n' "${results[@]}"
+  for line in "${results[@]}"; do
+    echo "   $line"
+  done
   if [[ ! -d $data/models ]]; then
     echo "   SKIPPED: tests on real models; no test data at $data (set NIBBLE_TEST_DATA)"
   fi
@@ -76,8 +78,15 @@ check_format() {
     results+=("format: not checked, that needs clang-format 14")
     return
   fi
-  git ls-files '*.hpp' '*.cpp' '*.cpp.in' | grep -v '\.in$' \
-    | xargs "$formatter" --dry-run --Werror
+  # compared rather than asked with --dry-run, which also counts replacements that change nothing
+  local file unformatted=()
+  while read -r file; do
+    "$formatter" "$file" | cmp --silent - "$file" || unformatted+=("$file")
+  done < <(git ls-files '*.hpp' '*.cpp')
+  if [[ ${#unformatted[@]} -gt 0 ]]; then
+    results+=("format: clang-format -i ${unformatted[*]}")
+    return 1
+  fi
   results+=("format: as clang-format has it")
 }
 
@@ -85,8 +94,8 @@ if [[ $setup == yes ]]; then
   step=setup
   scripts/setup.sh
 fi
-check_format
 check_preset release
 if [[ $quick == no ]]; then
   check_preset dev
 fi
+check_format
