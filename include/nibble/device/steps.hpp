@@ -142,7 +142,7 @@ struct expert_matmul_step {
   value selection;  // [tokens, n_used]
   bool in_per_slot = false;
   std::vector<linear> outputs = {};  // matrix [columns, rows, n_expert], bias [rows, n_expert]; out
-                                // [tokens, n_used * rows]
+                                     // [tokens, n_used * rows]
 };
 
 // out[t] += sum over slots of weights[t, slot] * in[t, slot]
