@@ -75,11 +75,6 @@ class importer {
   std::exception_ptr failure_;  // written by the one thread that set failed_
 };
 
-bool has_vocabulary(const gguf::file& file) {
-  const auto kind = file.get<std::string_view>("tokenizer.ggml.model");
-  return kind && *kind != "no_vocab";
-}
-
 }  // namespace
 
 model::model(const gguf::file& file, const model_options& options)
@@ -88,7 +83,7 @@ model::model(const gguf::file& file, const model_options& options)
   model_definition definition(file);
   state& s = *state_;
   s.hp = definition.hp;
-  if (has_vocabulary(file)) s.tokenizer.emplace(file);
+  if (nibble::has_tokenizer(file)) s.tokenizer.emplace(file);
   s.device = make_cpu_backend(options.cpu);
   s.plan = nibble::plan(definition, *s.device, options.plan);
   s.kv = definition.kv(s.plan.key, s.plan.value, s.plan.context);
@@ -119,12 +114,16 @@ bool model::has_tokenizer() const noexcept {
 }
 
 const nibble::tokenizer& model::tokenizer() const {
-  if (!state_->tokenizer) {
+  return state_->need_tokenizer();
+}
+
+const nibble::tokenizer& model::state::need_tokenizer() const {
+  if (!tokenizer) {
     throw error(errc::unsupported,
                 "the model's file has no vocabulary, so text cannot be turned into tokens; give "
                 "token ids instead.");
   }
-  return *state_->tokenizer;
+  return *tokenizer;
 }
 
 }  // namespace nibble::inline NIBBLE_ABI

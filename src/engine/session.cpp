@@ -25,12 +25,12 @@ void session::state::run(std::span<const token> batch_tokens, std::span<const st
                           .n_past = static_cast<std::int32_t>(tokens.size())};
   tokens.reserve(tokens.size() + batch_tokens.size());  // so that nothing can fail after the run
   {
-    const std::lock_guard lock(model->running);
-    model->program->submit({.tokens = batch_tokens, .chunks = {&chunk, 1}, .outputs = outputs});
-    model->program->wait();
-    const auto logits = model->program->output();
-    const auto n = outputs.size() * static_cast<std::size_t>(model->hp.n_vocab);
-    out.assign(logits.begin(), logits.begin() + static_cast<std::ptrdiff_t>(n));
+    const std::lock_guard lock(loaded->running);
+    loaded->program->submit({.tokens = batch_tokens, .chunks = {&chunk, 1}, .outputs = outputs});
+    loaded->program->wait();
+    const auto found = loaded->program->output();
+    const auto n = outputs.size() * static_cast<std::size_t>(loaded->hp.n_vocab);
+    out.assign(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(n));
   }
   tokens.insert(tokens.end(), batch_tokens.begin(), batch_tokens.end());
   pending.reset();
@@ -50,20 +50,20 @@ void session::state::check(std::span<const token> more) const {
   }
   if (more.size() > static_cast<std::size_t>(room())) {
     throw error(errc::invalid_argument,
-                concat(more.size(), " tokens do not fit: the context holds ", model->plan.context,
+                concat(more.size(), " tokens do not fit: the context holds ", loaded->plan.context,
                        " tokens and ", tokens.size(),
                        " of them are taken. Plan a longer context, or truncate the session."));
   }
   for (const token id : more) {
-    if (id < 0 || id >= model->hp.n_vocab) {
+    if (id < 0 || id >= loaded->hp.n_vocab) {
       throw error(errc::invalid_argument, concat("token ", id, " is not in the vocabulary of ",
-                                                 model->hp.n_vocab, " tokens."));
+                                                 loaded->hp.n_vocab, " tokens."));
     }
   }
 }
 
 session::session(const model& of, const sampling_options& sampling)
-    : state_(std::make_unique<state>(state{.model = of.state_,
+    : state_(std::make_unique<state>(state{.loaded = of.state_,
                                            .cache = of.state_->device->make_cache(of.state_->kv),
                                            .sampler = nibble::sampler(sampling),
                                            .tokens = {},
@@ -82,11 +82,11 @@ std::span<const float> session::append(std::span<const token> tokens, std::stop_
   const auto start = std::chrono::steady_clock::now();
   const std::vector<token> all = state_->with_pending(tokens);
   state_->check(all);
-  const auto step = static_cast<std::size_t>(state_->model->plan.limits.max_tokens);
+  const auto batch_size = static_cast<std::size_t>(state_->loaded->plan.limits.max_tokens);
   std::size_t done = 0;
   while (done < all.size()) {
     if (cancel.stop_requested()) throw error(errc::cancelled, "the work was cancelled.");
-    const std::size_t count = std::min(step, all.size() - done);
+    const std::size_t count = std::min(batch_size, all.size() - done);
     const std::int32_t last = static_cast<std::int32_t>(count - 1);
     const bool wanted = done + count == all.size();
     state_->run(std::span(all).subspan(done, count), {&last, wanted ? 1u : 0u}, state_->logits);
@@ -101,23 +101,23 @@ std::span<const float> session::append(std::span<const token> tokens, std::stop_
 }
 
 void session::append(std::span<const token> tokens, const logits_visitor& visit) {
-  if (state_->model->plan.limits.max_outputs < state_->model->plan.limits.max_tokens) {
+  if (state_->loaded->plan.limits.max_outputs < state_->loaded->plan.limits.max_tokens) {
     throw error(errc::invalid_argument,
                 "the logits of every token were asked for; load the model with the plan option "
                 "all_logits.");
   }
   const std::vector<token> all = state_->with_pending(tokens);
   state_->check(all);
-  const auto step = static_cast<std::size_t>(state_->model->plan.limits.max_tokens);
+  const auto batch_size = static_cast<std::size_t>(state_->loaded->plan.limits.max_tokens);
   std::vector<float> logits;
-  std::vector<std::int32_t> outputs(std::min(step, all.size()));
+  std::vector<std::int32_t> outputs(std::min(batch_size, all.size()));
   std::iota(outputs.begin(), outputs.end(), 0);
-  for (std::size_t done = 0; done < all.size(); done += step) {
-    const std::size_t count = std::min(step, all.size() - done);
+  for (std::size_t done = 0; done < all.size(); done += batch_size) {
+    const std::size_t count = std::min(batch_size, all.size() - done);
     state_->run(std::span(all).subspan(done, count), std::span(outputs).first(count), logits);
     visit(done, logits);
   }
-  const auto n_vocab = static_cast<std::ptrdiff_t>(state_->model->hp.n_vocab);
+  const auto n_vocab = static_cast<std::ptrdiff_t>(state_->loaded->hp.n_vocab);
   state_->logits.assign(logits.end() - n_vocab, logits.end());
 }
 
@@ -132,7 +132,7 @@ std::span<const token> session::tokens() const noexcept {
   return state_->tokens;
 }
 std::int32_t session::context() const noexcept {
-  return state_->model->plan.context;
+  return state_->loaded->plan.context;
 }
 
 void session::truncate(std::int32_t count) {

@@ -23,10 +23,13 @@ struct model::state {
 
   std::mutex running;  // the program has one workspace
   std::unique_ptr<nibble::program> program;
+
+  // Throws error (unsupported) if the file has no vocabulary.
+  const nibble::tokenizer& need_tokenizer() const;
 };
 
 struct session::state {
-  std::shared_ptr<model::state> model;
+  std::shared_ptr<model::state> loaded;
   std::unique_ptr<kv_cache> cache;
   nibble::sampler sampler;
   std::vector<token> tokens;     // in the cache
@@ -35,7 +38,7 @@ struct session::state {
   session_timings timings;
 
   std::int32_t room() const {
-    return model->plan.context - static_cast<std::int32_t>(tokens.size());
+    return loaded->plan.context - static_cast<std::int32_t>(tokens.size());
   }
   // Computes one batch and copies the wanted logits to `out`, [outputs, n_vocab].
   void run(std::span<const token> tokens, std::span<const std::int32_t> outputs,

@@ -10,6 +10,7 @@
 #include <nibble/engine/sampler.hpp>
 #include <span>
 #include <string_view>
+#include <vector>
 
 namespace nibble::inline NIBBLE_ABI {
 
@@ -24,7 +25,10 @@ class NIBBLE_API session {
   ~session();
 
   // Continues after what the session holds already: a chat calls this once for each turn.
+  // The first text of a session gets the tokens that the model wants at its beginning.
   generation generate(std::string_view prompt, generate_options options = {});
+  // The same from tokens, for instance those of chat_template::encode.
+  generation generate(std::vector<token> prompt, generate_options options = {});
 
   // The same, token by token. Appends tokens to the context; returns the logits after the last
   // one, [n_vocab], valid until the session's next call.

@@ -1,0 +1,114 @@
+// nibble-generate: continues a text, or answers a question with --chat.
+
+#include <unistd.h>
+#include <csignal>
+#include <cstdio>
+#include <stop_token>
+
+#include "common.hpp"
+
+namespace {
+
+std::stop_source interrupted;  // Ctrl-C ends the text, not the program
+
+void show_progress(double share) {
+  std::fprintf(stderr, "\rloading %3.0f %%%s", share * 100, share >= 1 ? "\r\033[K" : "");
+}
+
+const char* to_text(nibble::finish_reason reason) {
+  switch (reason) {
+    case nibble::finish_reason::end_of_text:
+      return "the model ended its text";
+    case nibble::finish_reason::stop_string:
+      return "a stop string was met";
+    case nibble::finish_reason::max_tokens:
+      return "the asked number of tokens was reached";
+    case nibble::finish_reason::context_full:
+      return "the context is full (see --context)";
+    case nibble::finish_reason::cancelled:
+      return "cancelled";
+    case nibble::finish_reason::none:
+      break;
+  }
+  return "not finished";
+}
+
+void show_timings(const nibble::session& session, const nibble::model& model) {
+  const auto& t = session.timings();
+  const auto row = [](const char* what, std::int64_t tokens, double seconds) {
+    std::fprintf(stderr, "%-12s %8lld tokens %9.3f s %10.1f tokens/s\n", what,
+                 static_cast<long long>(tokens), seconds,
+                 seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0);
+  };
+  std::fprintf(stderr, "%-12s %8s        %9.3f s  (%s of weights)\n", "load", "",
+               model.loading().seconds, nibble::to_text(model.loading().weight_bytes).c_str());
+  row("prompt", t.prompt_tokens, t.prompt_seconds);
+  row("generation", t.generated_tokens, t.generated_seconds);
+}
+
+struct options {
+  common::load_options load;
+  nibble::sampling_options sampling;
+  nibble::generate_options generate;
+  std::string prompt, system;
+  bool chat = false, verbose = false;
+};
+
+void add_options(CLI::App& app, options& o) {
+  o.load.add_to(app);
+  app.add_option("prompt", o.prompt, "text to continue; - reads it from standard input")
+      ->required();
+  app.add_flag("--chat", o.chat, "the prompt is a message: use the model's chat template");
+  app.add_option("--system", o.system, "system message, with --chat");
+  app.add_option("-n,--max-tokens", o.generate.max_tokens,
+                 "0: until the model or the context ends");
+  app.add_option("--stop", o.generate.stop, "end before this text; may be repeated");
+  app.add_option("--temperature", o.sampling.temperature, "0: always the most probable token")
+      ->capture_default_str();
+  app.add_option("--top-k", o.sampling.top_k, "keep the k best tokens; 0: all")
+      ->capture_default_str();
+  app.add_option("--top-p", o.sampling.top_p, "keep the best tokens up to this probability")
+      ->capture_default_str();
+  app.add_option("--min-p", o.sampling.min_p, "drop tokens below this share of the best")
+      ->capture_default_str();
+  app.add_option_function<std::uint64_t>(
+      "--seed", [&o](std::uint64_t seed) { o.sampling.seed = seed; },
+      "of the random draws (default: another one each time)");
+  app.add_flag("-v,--verbose", o.verbose, "show the plan and the timings");
+}
+
+nibble::generation start(nibble::session& session, const nibble::model& model, const options& o) {
+  if (!o.chat) return session.generate(o.prompt, o.generate);
+  std::vector<nibble::chat_message> messages;
+  if (!o.system.empty()) messages.push_back({"system", o.system});
+  messages.push_back({"user", o.prompt});
+  const nibble::chat_template layout(model.tokenizer().chat_template());
+  return session.generate(layout.encode(model.tokenizer(), messages), o.generate);
+}
+
+void generate(options& o) {
+  if (o.prompt == "-") o.prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
+  if (isatty(STDERR_FILENO)) o.load.model.progress = show_progress;
+  const nibble::model model(nibble::gguf::file(o.load.path), o.load.model);
+  if (o.verbose) std::cerr << model.plan() << '\n';
+  nibble::session session(model, o.sampling);
+  o.generate.cancel = interrupted.get_token();
+  std::signal(SIGINT, [](int) { interrupted.request_stop(); });
+  auto text = start(session, model, o);
+  for (const std::string_view piece : text) std::cout << piece << std::flush;
+  std::cout << '\n';
+  if (!o.verbose) return;
+  std::cerr << '\n'
+            << "finished: " << to_text(text.finished()) << ", seed " << session.seed() << '\n';
+  show_timings(session, model);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"Continues a text with a model, or answers a message with --chat."};
+  options o;
+  add_options(app, o);
+  CLI11_PARSE(app, argc, argv);
+  return common::run([&] { generate(o); });
+}
