@@ -23,13 +23,12 @@ inline constexpr int units = stretch / unit;
 template <typename F>
 struct unpacked {
   static constexpr bool split_units = F::group_size < unit;  // two groups of 16 in a unit
-  static constexpr int scales_per_unit = split_units ? 8 : 1;
   static constexpr int groups = stretch / F::group_size;
   static_assert(F::group_size == 16 || F::group_size == unit);
   static_assert(stretch % F::block_size == 0);
 
   alignas(64) std::int8_t codes[stretch];
-  float scales[units * scales_per_unit];      // one a unit, or eight: the lanes' own
+  float scales[groups];
   float offsets[F::has_offset ? groups : 1];  // one a group; up to a multiple of eight, zeros
 };
 
@@ -42,20 +41,17 @@ inline void unpack_stretch(const void* row, std::int64_t first, int n, unpacked<
   int g = 0;
   for (int at = 0; at < n; at += F::block_size, ++from) {
     unpack_codes<Arch, F>(*from, to.codes + at);
-    if constexpr (requires { from->dmin; } && F::group_size == unit) {
-      k_scales<F>(*from, to.scales + g, to.offsets + g);
-      g += groups;
-      continue;
-    }
-    for (int i = 0; i < groups; ++i, ++g) {
-      const affine map = F::scale(*from, i);
-      if constexpr (unpacked<F>::split_units) {
-        for (int lane = 0; lane < 4; ++lane) to.scales[4 * g + lane] = map.scale;
-      } else {
-        to.scales[g] = map.scale;
+    if constexpr (requires { fast_scales(*from, to.scales, to.offsets); }) {
+      // without offsets nothing is written there
+      fast_scales(*from, to.scales + g, to.offsets + (F::has_offset ? g : 0));
+    } else {
+      // apart, so that each loop can become vector code
+      for (int i = 0; i < groups; ++i) to.scales[g + i] = F::scale(*from, i).scale;
+      if constexpr (F::has_offset) {
+        for (int i = 0; i < groups; ++i) to.offsets[g + i] = F::scale(*from, i).offset;
       }
-      if constexpr (F::has_offset) to.offsets[g] = map.offset;
     }
+    g += groups;
   }
   if constexpr (F::has_offset) {
     for (; g % 8 != 0; ++g) to.offsets[g] = 0;
@@ -103,7 +99,7 @@ inline void multiply_stretch(const unpacked<F>* rows, const activations* x, int 
       const weight w(bytes<Arch>::load(rows[r].codes + u * unit));
       lanes scale;
       if constexpr (unpacked<F>::split_units) {
-        scale = lanes::load(rows[r].scales + 8 * u);
+        scale = lanes::halves(rows[r].scales[2 * u], rows[r].scales[2 * u + 1]);
       } else {
         scale = lanes::broadcast(rows[r].scales[u]);
       }

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <nibble/base/config.hpp>
 #include <nibble/base/half.hpp>
+#include <type_traits>
 
 #if defined(__SSE4_2__)
 #include <immintrin.h>
@@ -144,6 +145,16 @@ struct eight {
     eight r;
     for (auto& p : r.part) p = part_type(x);
     return r;
+  }
+  // Four times a, then four times b.
+  static eight halves(float a, float b) {
+#if defined(__AVX2__)
+    if constexpr (parts == 1 && !std::is_same_v<part_type, plain_floats<8>>) {
+      return {{part_type(_mm256_set_m128(_mm_set1_ps(b), _mm_set1_ps(a)))}};
+    }
+#endif
+    const float lanes[8] = {a, a, a, a, b, b, b, b};
+    return load(lanes);
   }
   static eight load(const float* x) {
     eight r;
