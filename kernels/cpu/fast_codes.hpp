@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <cstring>
 #include <nibble/formats/list.hpp>
-#include <utility>
 
 #include "cpu/simd.hpp"
 
@@ -26,15 +25,6 @@ inline void read(Vector& to, const void* from) {
 template <typename Vector>
 inline void write(std::int8_t* to, const Vector& from) {
   std::memcpy(to, &from, sizeof from);
-}
-
-// f(0), ..., f(N - 1) with constants: shifts by them are single instructions.
-template <int N, typename Function>
-inline void unrolled(Function f) {
-  [&]<int... I>(std::integer_sequence<int, I...>) {
-    (f(std::integral_constant<int, I>{}), ...);
-  }
-  (std::make_integer_sequence<int, N>{});
 }
 
 // index[i] = table[index[i]], indices below 16.

@@ -95,7 +95,7 @@ inline void multiply_stretch(const unpacked<F>* rows, const activations* x, int 
     for (lanes& a : token) a = lanes::broadcast(0);
   }
   for (int u = 0; u < n / unit; ++u) {
-    for (int r = 0; r < Rows; ++r) {
+    unrolled<Rows>([&](auto r) {
       const weight w(bytes<Arch>::load(rows[r].codes + u * unit));
       lanes scale;
       if constexpr (unpacked<F>::split_units) {
@@ -103,26 +103,25 @@ inline void multiply_stretch(const unpacked<F>* rows, const activations* x, int 
       } else {
         scale = lanes::broadcast(rows[r].scales[u]);
       }
-      for (int t = 0; t < Tokens; ++t) {
+      unrolled<Tokens>([&](auto t) {
         const lanes products = w.dot(bytes<Arch>::load(x[t].q + u * unit));
         acc[t][r] = mul_add(products, scale * lanes::broadcast(x[t].scale[u]), acc[t][r]);
-      }
-    }
+      });
+    });
   }
   if constexpr (F::has_offset) {
-    for (int t = 0; t < Tokens; ++t) {
+    unrolled<Tokens>([&](auto t) {
       float scaled[unpacked<F>::groups];
       scaled_sums<F>(x[t], n, scaled);
       for (int g = 0; g < n / F::group_size; g += 8) {
-        for (int r = 0; r < Rows; ++r) {
-          acc[t][r] = mul_add(lanes::load(rows[r].offsets + g), lanes::load(scaled + g), acc[t][r]);
-        }
+        const lanes y = lanes::load(scaled + g);
+        unrolled<Rows>(
+            [&](auto r) { acc[t][r] = mul_add(lanes::load(rows[r].offsets + g), y, acc[t][r]); });
       }
-    }
+    });
   }
-  for (int t = 0; t < Tokens; ++t) {
-    for (int r = 0; r < Rows; ++r) sums[t][r] = lane_sum(acc[t][r]);
-  }
+  unrolled<Tokens>(
+      [&](auto t) { unrolled<Rows>([&](auto r) { sums[t][r] = lane_sum(acc[t][r]); }); });
 }
 
 // Adds a stretch of `Rows` rows to the outputs of `Tokens` tokens.

@@ -12,6 +12,7 @@
 #include <nibble/base/config.hpp>
 #include <nibble/base/half.hpp>
 #include <type_traits>
+#include <utility>
 
 #if defined(__SSE4_2__)
 #include <immintrin.h>
@@ -132,6 +133,16 @@ inline avx512::floats mul_add(const avx512::floats& a, const avx512::floats& b,
 #if defined(__AVX512VNNI__)
 struct avx512vnni : avx512 {};
 #endif
+
+// f(0), ..., f(N - 1) with constants. A loop would be unrolled too late for the compiler to see
+// that an array of vectors indexed by it can live in registers, or that a shift is by a constant.
+template <int N, typename Function>
+inline void unrolled(Function f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) {
+    (f(std::integral_constant<int, I>{}), ...);
+  }
+  (std::make_integer_sequence<int, N>{});
+}
 
 // Eight floats in as many vectors as that takes: what int8 dot products add up in.
 template <typename Arch>
