@@ -27,8 +27,8 @@ inline void write(std::int8_t* to, const Vector& from) {
   std::memcpy(to, &from, sizeof from);
 }
 
-// index[i] = table[index[i]], indices below 16.
-inline void look_up(const std::int8_t* table, u8x16& index) {
+// index[i] = table[index[i]], indices below 16; table: 16 bytes.
+inline void look_up(const void* table, u8x16& index) {
 #if defined(__SSSE3__)
   __m128i t, i;
   read(t, table);
@@ -36,7 +36,8 @@ inline void look_up(const std::int8_t* table, u8x16& index) {
   i = _mm_shuffle_epi8(t, i);
   std::memcpy(&index, &i, 16);
 #else
-  for (int i = 0; i < 16; ++i) index[i] = static_cast<std::uint8_t>(table[index[i]]);
+  const auto* const entries = static_cast<const std::uint8_t*>(table);
+  for (int i = 0; i < 16; ++i) index[i] = entries[index[i]];
 #endif
 }
 
@@ -62,9 +63,9 @@ inline void fast_codes(const formats::q4_1::block& b, std::int8_t* out) {
 // Table formats keep 16 bytes for 32 values.
 template <table_format F>
 inline void table_codes(const typename F::block& b, std::int8_t* out) {
-  static_assert(F::group_size == 32 && sizeof b.qs == F::block_size / 2);
+  static_assert(sizeof F::table == 16 && F::group_size == 32 && sizeof b.qs == F::block_size / 2);
   for (int g = 0; g < F::block_size / 32; ++g) {
-    split_halves(b.qs + 16 * g, out + 32 * g, [](u8x16& v, int) { look_up(F::table, v); });
+    split_halves(b.qs + 16 * g, out + 32 * g, [](u8x16& v, int) { look_up(&F::table, v); });
   }
 }
 
