@@ -37,7 +37,10 @@ inline void look_up(const void* table, u8x16& index) {
   std::memcpy(&index, &i, 16);
 #else
   const auto* const entries = static_cast<const std::uint8_t*>(table);
-  for (int i = 0; i < 16; ++i) index[i] = entries[index[i]];
+  std::uint8_t at[16];
+  std::memcpy(at, &index, 16);
+  for (std::uint8_t& i : at) i = entries[i];
+  read(index, at);
 #endif
 }
 
@@ -150,21 +153,22 @@ inline void fast_codes(const formats::q6_k::block& b, std::int8_t* out) {
 
 // The first base-3 digit of each byte, read as a fraction, less 1; then moves on to the next digit.
 // A digit is 3 v / 256 rounded down: 1 from 86 on, 2 from 171 on. Comparisons give 0 or -1.
-template <typename Vector>
-inline void next_trits(Vector& v, std::int8_t* out) {
-  const Vector one = reinterpret_cast<Vector>(v >= 86);
-  const Vector two = reinterpret_cast<Vector>(v >= 171);
-  write(out, Vector{} - 1 - one - two);
+inline void next_trits(u8x16& v, std::int8_t* out) {
+  const u8x16 one = reinterpret_cast<u8x16>(v >= 86);
+  const u8x16 two = reinterpret_cast<u8x16>(v >= 171);
+  write(out, u8x16{} - 1 - one - two);
   v += v + v;
 }
 
 inline void fast_codes(const formats::tq1_0::block& b, std::int8_t* out) {
-  u8x32 long_run;
-  read(long_run, b.qs);
-  for (int k = 0; k < 5; ++k) next_trits(long_run, out + 32 * k);
-  u8x16 short_run;
-  read(short_run, b.qs + 32);
-  for (int k = 0; k < 5; ++k) next_trits(short_run, out + 160 + 16 * k);
+  // 16 bytes at a time: older instruction sets have no comparison of 32
+  for (int run = 0; run < 3; ++run) {
+    u8x16 v;
+    read(v, b.qs + 16 * run);
+    // bytes 0..31 hold values at a stride of 32, the last 16 bytes at a stride of 16
+    std::int8_t* const to = run < 2 ? out + 16 * run : out + 160;
+    for (int k = 0; k < 5; ++k) next_trits(v, to + (run < 2 ? 32 : 16) * k);
+  }
   // four bytes at each of their four digits
   u8x16 rest = {1, 1, 1, 1, 3, 3, 3, 3, 9, 9, 9, 9, 27, 27, 27, 27};
   u8x16 bytes;
