@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <cstring>
 #include <nibble/formats/list.hpp>
-#include <utility>
 
 #include "cpu/simd.hpp"
 
@@ -28,17 +27,8 @@ inline void write(std::int8_t* to, const Vector& from) {
   std::memcpy(to, &from, sizeof from);
 }
 
-// f(0), ..., f(N - 1) with constants: shifts by them are single instructions.
-template <int N, typename Function>
-inline void unrolled(Function f) {
-  [&]<int... I>(std::integer_sequence<int, I...>) {
-    (f(std::integral_constant<int, I>{}), ...);
-  }
-  (std::make_integer_sequence<int, N>{});
-}
-
-// index[i] = table[index[i]], indices below 16.
-inline void look_up(const std::int8_t* table, u8x16& index) {
+// index[i] = table[index[i]], indices below 16; table: 16 bytes.
+inline void look_up(const void* table, u8x16& index) {
 #if defined(__SSSE3__)
   __m128i t, i;
   read(t, table);
@@ -46,7 +36,11 @@ inline void look_up(const std::int8_t* table, u8x16& index) {
   i = _mm_shuffle_epi8(t, i);
   std::memcpy(&index, &i, 16);
 #else
-  for (int i = 0; i < 16; ++i) index[i] = static_cast<std::uint8_t>(table[index[i]]);
+  const auto* const entries = static_cast<const std::uint8_t*>(table);
+  std::uint8_t at[16];
+  std::memcpy(at, &index, 16);
+  for (std::uint8_t& i : at) i = entries[i];
+  read(index, at);
 #endif
 }
 
@@ -72,9 +66,9 @@ inline void fast_codes(const formats::q4_1::block& b, std::int8_t* out) {
 // Table formats keep 16 bytes for 32 values.
 template <table_format F>
 inline void table_codes(const typename F::block& b, std::int8_t* out) {
-  static_assert(F::group_size == 32 && sizeof b.qs == F::block_size / 2);
+  static_assert(sizeof F::table == 16 && F::group_size == 32 && sizeof b.qs == F::block_size / 2);
   for (int g = 0; g < F::block_size / 32; ++g) {
-    split_halves(b.qs + 16 * g, out + 32 * g, [](u8x16& v, int) { look_up(F::table, v); });
+    split_halves(b.qs + 16 * g, out + 32 * g, [](u8x16& v, int) { look_up(&F::table, v); });
   }
 }
 
@@ -159,21 +153,22 @@ inline void fast_codes(const formats::q6_k::block& b, std::int8_t* out) {
 
 // The first base-3 digit of each byte, read as a fraction, less 1; then moves on to the next digit.
 // A digit is 3 v / 256 rounded down: 1 from 86 on, 2 from 171 on. Comparisons give 0 or -1.
-template <typename Vector>
-inline void next_trits(Vector& v, std::int8_t* out) {
-  const Vector one = reinterpret_cast<Vector>(v >= 86);
-  const Vector two = reinterpret_cast<Vector>(v >= 171);
-  write(out, Vector{} - 1 - one - two);
+inline void next_trits(u8x16& v, std::int8_t* out) {
+  const u8x16 one = reinterpret_cast<u8x16>(v >= 86);
+  const u8x16 two = reinterpret_cast<u8x16>(v >= 171);
+  write(out, u8x16{} - 1 - one - two);
   v += v + v;
 }
 
 inline void fast_codes(const formats::tq1_0::block& b, std::int8_t* out) {
-  u8x32 long_run;
-  read(long_run, b.qs);
-  for (int k = 0; k < 5; ++k) next_trits(long_run, out + 32 * k);
-  u8x16 short_run;
-  read(short_run, b.qs + 32);
-  for (int k = 0; k < 5; ++k) next_trits(short_run, out + 160 + 16 * k);
+  // 16 bytes at a time: older instruction sets have no comparison of 32
+  for (int run = 0; run < 3; ++run) {
+    u8x16 v;
+    read(v, b.qs + 16 * run);
+    // bytes 0..31 hold values at a stride of 32, the last 16 bytes at a stride of 16
+    std::int8_t* const to = run < 2 ? out + 16 * run : out + 160;
+    for (int k = 0; k < 5; ++k) next_trits(v, to + (run < 2 ? 32 : 16) * k);
+  }
   // four bytes at each of their four digits
   u8x16 rest = {1, 1, 1, 1, 3, 3, 3, 3, 9, 9, 9, 9, 27, 27, 27, 27};
   u8x16 bytes;
@@ -182,24 +177,80 @@ inline void fast_codes(const formats::tq1_0::block& b, std::int8_t* out) {
   next_trits(rest, out + 240);
 }
 
-// scale[g], offset[g] of all groups of a block, as F::scale() gives them.
-template <typename F>
-inline void k_scales(const typename F::block& b, float* scale, float* offset) {
-  // see formats/k_scales.hpp; four bytes of the packed scales are worked on at a time
+// out[i] = d * (bytes[i] + shift), eight signed bytes.
+inline void scale_eight(const void* bytes, float d, float shift, float* out) {
+#if defined(__SSE4_2__)
+  const __m128i all = _mm_loadl_epi64(static_cast<const __m128i*>(bytes));
+  const __m128i wide[2] = {_mm_cvtepi8_epi32(all), _mm_cvtepi8_epi32(_mm_srli_si128(all, 4))};
+  for (int i = 0; i < 2; ++i) {
+    const __m128 shifted = _mm_add_ps(_mm_cvtepi32_ps(wide[i]), _mm_set1_ps(shift));
+    _mm_storeu_ps(out + 4 * i, _mm_mul_ps(shifted, _mm_set1_ps(d)));
+  }
+#else
+  std::int8_t from[8];
+  std::memcpy(from, bytes, 8);
+  for (int i = 0; i < 8; ++i) out[i] = d * (static_cast<float>(from[i]) + shift);
+#endif
+}
+
+// Where a byte needs its low or high half, its low six bits, or its low two.
+inline constexpr std::uint64_t four_bits = 0x0f0f0f0f0f0f0f0f;
+inline constexpr std::uint32_t six_bits = 0x3f3f3f3f, two_bits = 0x03030303;
+
+inline std::uint64_t join(std::uint32_t low, std::uint32_t high) {
+  return low | std::uint64_t{high} << 32;
+}
+
+// fast_scales(block, scale, offset) writes what F::scale() gives for all groups of the block. Eight
+// bytes are worked on in one word; what they hold is said by each format's scale().
+inline void fast_scales(const formats::q2_k::block& b, float* scale, float* offset) {
+  const float d = to_float(b.d), m = -to_float(b.dmin);
+  for (int g = 0; g < 16; g += 8) {
+    std::uint64_t packed;
+    std::memcpy(&packed, b.scales + g, 8);
+    const std::uint64_t scales = packed & four_bits, minima = packed >> 4 & four_bits;
+    scale_eight(&scales, d, 0, scale + g);
+    scale_eight(&minima, m, 0, offset + g);
+  }
+}
+
+inline void fast_scales(const formats::q3_k::block& b, float* scale, float*) {
+  std::uint64_t low;
+  std::uint32_t high;
+  std::memcpy(&low, b.scales, 8);
+  std::memcpy(&high, b.scales + 8, 4);
+  for (int g = 0; g < 16; g += 8, low >>= 4, high >>= 4) {
+    const std::uint64_t upper = join(high & two_bits, high >> 2 & two_bits);
+    const std::uint64_t scales = (low & four_bits) | upper << 4;
+    scale_eight(&scales, to_float(b.d), -32, scale + g);
+  }
+}
+
+inline void fast_scales(const formats::q6_k::block& b, float* scale, float*) {
+  for (int g = 0; g < 16; g += 8) {
+    scale_eight(b.scales + g, to_float(b.d), 0, scale + g);
+  }
+}
+
+// Q4_K and Q5_K, see formats/k_scales.hpp.
+template <typename Block>
+inline void k_scales(const Block& b, float* scale, float* offset) {
   std::uint32_t low, middle, high;
   std::memcpy(&low, b.scales, 4);
   std::memcpy(&middle, b.scales + 4, 4);
   std::memcpy(&high, b.scales + 8, 4);
-  const std::uint32_t six_bits = 0x3f3f3f3f, four_bits = 0x0f0f0f0f, two_bits = 0x03030303;
-  const std::uint32_t scales[2] = {low & six_bits, (high & four_bits) | (low >> 6 & two_bits) << 4};
-  const std::uint32_t minima[2] = {middle & six_bits,
-                                   (high >> 4 & four_bits) | (middle >> 6 & two_bits) << 4};
-  std::uint8_t bytes[16];
-  std::memcpy(bytes, scales, 8);
-  std::memcpy(bytes + 8, minima, 8);
-  const float d = to_float(b.d), m = to_float(b.dmin);
-  for (int g = 0; g < 8; ++g) scale[g] = d * static_cast<float>(bytes[g]);
-  for (int g = 0; g < 8; ++g) offset[g] = -(m * static_cast<float>(bytes[8 + g]));
+  const auto lower = static_cast<std::uint32_t>(four_bits);
+  const std::uint64_t scales = join(low & six_bits, (high & lower) | (low >> 6 & two_bits) << 4);
+  const std::uint64_t minima =
+      join(middle & six_bits, (high >> 4 & lower) | (middle >> 6 & two_bits) << 4);
+  scale_eight(&scales, to_float(b.d), 0, scale);
+  scale_eight(&minima, -to_float(b.dmin), 0, offset);
+}
+inline void fast_scales(const formats::q4_k::block& b, float* scale, float* offset) {
+  k_scales(b, scale, offset);
+}
+inline void fast_scales(const formats::q5_k::block& b, float* scale, float* offset) {
+  k_scales(b, scale, offset);
 }
 
 }  // namespace nibble::inline NIBBLE_ABI::kernels

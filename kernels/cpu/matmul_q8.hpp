@@ -23,13 +23,12 @@ inline constexpr int units = stretch / unit;
 template <typename F>
 struct unpacked {
   static constexpr bool split_units = F::group_size < unit;  // two groups of 16 in a unit
-  static constexpr int scales_per_unit = split_units ? 8 : 1;
   static constexpr int groups = stretch / F::group_size;
   static_assert(F::group_size == 16 || F::group_size == unit);
   static_assert(stretch % F::block_size == 0);
 
   alignas(64) std::int8_t codes[stretch];
-  float scales[units * scales_per_unit];      // one a unit, or eight: the lanes' own
+  float scales[groups];
   float offsets[F::has_offset ? groups : 1];  // one a group; up to a multiple of eight, zeros
 };
 
@@ -42,20 +41,17 @@ inline void unpack_stretch(const void* row, std::int64_t first, int n, unpacked<
   int g = 0;
   for (int at = 0; at < n; at += F::block_size, ++from) {
     unpack_codes<Arch, F>(*from, to.codes + at);
-    if constexpr (requires { from->dmin; } && F::group_size == unit) {
-      k_scales<F>(*from, to.scales + g, to.offsets + g);
-      g += groups;
-      continue;
-    }
-    for (int i = 0; i < groups; ++i, ++g) {
-      const affine map = F::scale(*from, i);
-      if constexpr (unpacked<F>::split_units) {
-        for (int lane = 0; lane < 4; ++lane) to.scales[4 * g + lane] = map.scale;
-      } else {
-        to.scales[g] = map.scale;
+    if constexpr (requires { fast_scales(*from, to.scales, to.offsets); }) {
+      // without offsets nothing is written there
+      fast_scales(*from, to.scales + g, to.offsets + (F::has_offset ? g : 0));
+    } else {
+      // apart, so that each loop can become vector code
+      for (int i = 0; i < groups; ++i) to.scales[g + i] = F::scale(*from, i).scale;
+      if constexpr (F::has_offset) {
+        for (int i = 0; i < groups; ++i) to.offsets[g + i] = F::scale(*from, i).offset;
       }
-      if constexpr (F::has_offset) to.offsets[g] = map.offset;
     }
+    g += groups;
   }
   if constexpr (F::has_offset) {
     for (; g % 8 != 0; ++g) to.offsets[g] = 0;
@@ -99,34 +95,33 @@ inline void multiply_stretch(const unpacked<F>* rows, const activations* x, int 
     for (lanes& a : token) a = lanes::broadcast(0);
   }
   for (int u = 0; u < n / unit; ++u) {
-    for (int r = 0; r < Rows; ++r) {
+    unrolled<Rows>([&](auto r) {
       const weight w(bytes<Arch>::load(rows[r].codes + u * unit));
       lanes scale;
       if constexpr (unpacked<F>::split_units) {
-        scale = lanes::load(rows[r].scales + 8 * u);
+        scale = lanes::halves(rows[r].scales[2 * u], rows[r].scales[2 * u + 1]);
       } else {
         scale = lanes::broadcast(rows[r].scales[u]);
       }
-      for (int t = 0; t < Tokens; ++t) {
+      unrolled<Tokens>([&](auto t) {
         const lanes products = w.dot(bytes<Arch>::load(x[t].q + u * unit));
         acc[t][r] = mul_add(products, scale * lanes::broadcast(x[t].scale[u]), acc[t][r]);
-      }
-    }
+      });
+    });
   }
   if constexpr (F::has_offset) {
-    for (int t = 0; t < Tokens; ++t) {
+    unrolled<Tokens>([&](auto t) {
       float scaled[unpacked<F>::groups];
       scaled_sums<F>(x[t], n, scaled);
       for (int g = 0; g < n / F::group_size; g += 8) {
-        for (int r = 0; r < Rows; ++r) {
-          acc[t][r] = mul_add(lanes::load(rows[r].offsets + g), lanes::load(scaled + g), acc[t][r]);
-        }
+        const lanes y = lanes::load(scaled + g);
+        unrolled<Rows>(
+            [&](auto r) { acc[t][r] = mul_add(lanes::load(rows[r].offsets + g), y, acc[t][r]); });
       }
-    }
+    });
   }
-  for (int t = 0; t < Tokens; ++t) {
-    for (int r = 0; r < Rows; ++r) sums[t][r] = lane_sum(acc[t][r]);
-  }
+  unrolled<Tokens>(
+      [&](auto t) { unrolled<Rows>([&](auto r) { sums[t][r] = lane_sum(acc[t][r]); }); });
 }
 
 // Adds a stretch of `Rows` rows to the outputs of `Tokens` tokens.

@@ -11,6 +11,8 @@
 #include <cstring>
 #include <nibble/base/config.hpp>
 #include <nibble/base/half.hpp>
+#include <type_traits>
+#include <utility>
 
 #if defined(__SSE4_2__)
 #include <immintrin.h>
@@ -132,6 +134,16 @@ inline avx512::floats mul_add(const avx512::floats& a, const avx512::floats& b,
 struct avx512vnni : avx512 {};
 #endif
 
+// f(0), ..., f(N - 1) with constants. A loop would be unrolled too late for the compiler to see
+// that an array of vectors indexed by it can live in registers, or that a shift is by a constant.
+template <int N, typename Function>
+inline void unrolled(Function f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) {
+    (f(std::integral_constant<int, I>{}), ...);
+  }
+  (std::make_integer_sequence<int, N>{});
+}
+
 // Eight floats in as many vectors as that takes: what int8 dot products add up in.
 template <typename Arch>
 struct eight {
@@ -144,6 +156,16 @@ struct eight {
     eight r;
     for (auto& p : r.part) p = part_type(x);
     return r;
+  }
+  // Four times a, then four times b.
+  static eight halves(float a, float b) {
+#if defined(__AVX2__)
+    if constexpr (parts == 1 && !std::is_same_v<part_type, plain_floats<8>>) {
+      return {{part_type(_mm256_set_m128(_mm_set1_ps(b), _mm_set1_ps(a)))}};
+    }
+#endif
+    const float lanes[8] = {a, a, a, a, b, b, b, b};
+    return load(lanes);
   }
   static eight load(const float* x) {
     eight r;
