@@ -20,12 +20,13 @@ std::vector<int> cores_for_workers(bool pin) {
   return cores;
 }
 
-device_info describe(const cpu::kernel_table& kernels) {
+device_info describe(const cpu::kernel_table& kernels, int threads) {
   const std::size_t cores = physical_cores(allowed_cpus()).size();
   const memory_state memory = read_memory();
   device_info info;
   info.kind = device_kind::cpu;
   info.name = concat("CPU (", cores, cores == 1 ? " core, " : " cores, ", kernels.isa, ")");
+  info.threads = threads;
   info.total_bytes = memory.total;
   info.free_bytes = memory.free;
   return info;
@@ -38,7 +39,7 @@ cpu_backend::cpu_backend(const cpu_options& options, const cpu::kernel_table& ke
       activations_(options.activations),
       team_(resolve_threads(read_thread_sources(options.threads)),
             cores_for_workers(options.pin_threads)),
-      info_(describe(kernels)),
+      info_(describe(kernels, team_.size())),
       page_lists_(static_cast<std::size_t>(team_.size())) {}
 
 std::size_t cpu_backend::weight_bytes(const tensor_view& tensor) const {

@@ -1,4 +1,5 @@
 #include <nibble/base/concat.hpp>
+#include <nibble/formats/list.hpp>
 #include <nibble/model/weights.hpp>
 
 namespace nibble::inline NIBBLE_ABI {
@@ -70,6 +71,12 @@ void tensor_needs::vector(block_id block, const std::string& name,
                   .block = block,
                   .as_float = true,
                   .slot = slot});
+}
+
+tensor_view tensor_need::stored_view() const {
+  tensor_view view = found->view;
+  if (as_float) view.format = id_of<formats::f32>;
+  return view;
 }
 
 void find_tensors(const gguf::file& file, std::vector<tensor_need>& needs) {

@@ -3,7 +3,6 @@
 #include <nibble/base/bytes.hpp>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
-#include <nibble/formats/list.hpp>
 #include <nibble/plan/placement.hpp>
 #include <ostream>
 
@@ -35,13 +34,6 @@ std::int32_t choose_context(const hparams& hp, const plan_options& options, plac
   return options.context;
 }
 
-// The weight of a need as the backend will be given it: vectors are converted to F32.
-tensor_view stored_view(const tensor_need& need) {
-  tensor_view view = need.found->view;
-  if (need.as_float) view.format = id_of<formats::f32>;
-  return view;
-}
-
 block_id owner(const block_id& block) {
   // routed experts are recorded with the feed-forward half that routes to them
   if (block.kind == block_kind::experts) return {block_kind::feed_forward, block.layer};
@@ -52,12 +44,29 @@ void count_weights(const model_definition& model, const backend& device, placeme
   for (const block_id& block : model.blocks) out.blocks.push_back({.block = block});
   for (const tensor_need& need : model.needs) {
     if (!need.found) continue;
-    const auto bytes = device.weight_bytes(stored_view(need));
+    const auto bytes = device.weight_bytes(need.stored_view());
     const auto place = std::find_if(out.blocks.begin(), out.blocks.end(),
                                     [&](const auto& b) { return b.block == owner(need.block); });
     place->weights += bytes;
     out.devices[0].weights += bytes;
   }
+}
+
+// The steps' sizes follow from formats and shapes; stand-ins for the weights have those, and data
+// that nobody reads.
+std::uint64_t count_workspace(const model_definition& model, const backend& device,
+                              program_limits limits) {
+  std::vector<weight> weights(model.needs.size());
+  weight_table table;
+  table.layers.resize(static_cast<std::size_t>(model.hp.n_layer));
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const tensor_need& need = model.needs[i];
+    if (!need.found) continue;
+    const tensor_view view = need.stored_view();
+    weights[i] = {.format = view.format, .shape = view.shape, .data = view.data};
+    set_slot(table, need, &weights[i]);
+  }
+  return device.workspace_bytes(model.record(table, 0, model.blocks.size()), limits);
 }
 
 void check_memory(const placement& p) {
@@ -87,11 +96,9 @@ placement plan(const model_definition& model, const backend& device, const plan_
   const std::int32_t batch = std::min(options.batch, out.context);
   out.limits = {.max_tokens = batch, .max_outputs = options.all_logits ? batch : 1};
   count_weights(model, device, out);
+  out.cost = count_token_cost(model, device, out.key, out.value);
   out.devices[0].kv = device.cache_bytes(model.kv(out.key, out.value, out.context));
-  weight_table empty;
-  empty.layers.resize(static_cast<std::size_t>(model.hp.n_layer));
-  out.devices[0].workspace =
-      device.workspace_bytes(model.record(empty, 0, model.blocks.size()), out.limits);
+  out.devices[0].workspace = count_workspace(model, device, out.limits);
   if (!model.unused.empty()) {
     out.reasons.push_back(concat(model.unused.size(), " tensors of the file are not used: ",
                                  model.unused.front(), model.unused.size() > 1 ? ", …" : "", "."));

@@ -20,6 +20,7 @@ enum class device_kind { cpu, cuda, hip };
 struct device_info {
   device_kind kind = device_kind::cpu;
   std::string name;               // "CPU (2 cores, avx2)"
+  std::int32_t threads = 0;       // that compute; 0: not a matter of threads
   std::uint64_t total_bytes = 0;  // of its memory
   std::uint64_t free_bytes = 0;   // when it was asked
 };

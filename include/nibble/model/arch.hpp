@@ -60,7 +60,7 @@ struct NIBBLE_API model_definition {
 
   kv_layer kv(std::int32_t layer) const;
   kv_layout kv(kv_type key, kv_type value, std::int32_t n_ctx) const;
-  // The steps of blocks [first, last). Weights may be empty ones when only sizes are asked for.
+  // The steps of blocks [first, last). The data of the weights is not read.
   recording record(const weight_table& weights, std::size_t first, std::size_t last) const;
 };
 

@@ -67,6 +67,9 @@ struct tensor_need {
   bool as_float = false;  // norm gains, biases, sinks: kept as F32, whatever the file holds
   std::variant<const weight * weight_table::*, const weight * layer_weights::*> slot;
   const gguf::tensor_info* found = nullptr;  // set by find_tensors; null: absent and optional
+
+  // The tensor found, as a backend will be given it; its data is the file's nonetheless.
+  NIBBLE_API tensor_view stored_view() const;
 };
 
 // Collects needs; the functions of src/model/layers.cpp and src/arch say what they need.

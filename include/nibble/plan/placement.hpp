@@ -7,6 +7,7 @@
 #include <nibble/base/config.hpp>
 #include <nibble/device/backend.hpp>
 #include <nibble/model/arch.hpp>
+#include <nibble/plan/token_cost.hpp>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,7 @@ struct placement {
   std::int32_t context = 0;
   kv_type key = kv_type::f16, value = kv_type::f16;
   program_limits limits;
+  token_cost cost;
   std::vector<std::string> reasons;  // one sentence for each decision and fallback
 };
 
