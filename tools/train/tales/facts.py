@@ -227,7 +227,7 @@ def bigger(rng):
 def first_letter(rng):
     word = rng.choice(list(world.ANIMALS) + world.TOYS + world.COLOURS)
     return f"[What is the first letter of {word}?|Which letter does {word} start with?|What letter does {word} begin with?]", \
-        f"[{word} starts with {word[0]}.|The first letter is {word[0]}.]".replace(f"[{word}", f"[The word {word}")
+        f"[The word {word} starts with {word[0]}.|The first letter is {word[0]}.]"
 
 
 def plain(rng):

@@ -13,21 +13,22 @@ def rescue(s):
         ("beetle", "in a puddle", "a leaf", "held out the leaf like a little boat"),
         ("frog", "in an empty bucket", "a long stick", "put the stick into the bucket like a bridge"),
         ("puppy", "behind a locked gate", "an old key", "turned the key, and the gate opened"))
+    s.let("hands", "" if s.h.animal else f"with {s.h.his} hands"), s.let("where", "down" if "tree" in place else "out")
     s.let("v", Noun(animal, s.pick("little", "small", "tiny", "young"))), s.let("stuck", place), s.let("tool", tool), s.let("way", way)
     s.about("a {v.noun} in trouble", "a {h.kind} who saves {v.a}", "saving {v.a}", "{h.a_kind} and {v.a}")
     s.open()
     lead = s.weather_line()
-    s.say(f"{lead} {{h}} was walking {{p.at}}. [Suddenly|All at once] {{h.he}} heard a [weak|small|sad] [cry|sound|voice]. {{h.He}} [looked around|followed the sound|stopped and listened]. There was {{v.a}}, {{stuck}}. It could not get out.".replace("It could not get out", "It could not get down" if "tree" in place else "It could not get out"))
+    s.say(f"{lead} {{h}} was walking {{p.at}}. [Suddenly|All at once] {{h.he}} heard a [weak|small|sad] [cry|sound|voice]. {{h.He}} [looked around|followed the sound|stopped and listened]. There was {{v.a}}, {{stuck}}. It could not get {{where}}.")
     s.ask("What did {h} hear?||Who was in trouble?||Who needed help?", "It was {v.a}.")
     s.ask("Where was the {v.noun}?", "The {v.noun} was {stuck}.")
-    s.say('"[Do not be afraid|Wait, I will help you|Hold on]!" {h.he} [called|said]. {h.He} tried to reach the {v.noun} [with {h.his} hands|], but [it was too far away|{h.he} was too small|it did not work].'.replace("with {h.his} hands", "" if s.h.animal else "with {h.his} hands"))
+    s.say('"[Do not be afraid|Wait, I will help you|Hold on]!" {h.he} [called|said]. {h.He} tried to reach the {v.noun} [{hands}|], but [it was too far away|{h.he} was too small|it did not work].')
     s.para()
     helper = s.chance(0.6)
     if helper:
         s.meet_friend()
         s.say('"[Quick, we need|Please bring me|Please get] {tool}," said {h}. {f} ran [off|home] and came back with {tool}.')
     else:
-        s.say("{h} [thought hard|looked around|had an idea]. {h.He} ran [home|back to the house] and came back with {tool}.".replace("house", s.h.home))
+        s.say("{h} [thought hard|looked around|had an idea]. {h.He} ran [home|back to the {h.home}] and came back with {tool}.")
     s.ask("What did [they|{h}] use to help?||What did {h} need?", "They used {tool}." if helper else "{h} used {tool}.")
     s.say("[Slowly and carefully|Very slowly|With a beating heart], {h.he} {way}. [At last the {v.noun} was free!|The {v.noun} was safe!]")
     s.para()
@@ -44,9 +45,10 @@ def planting(s):
     s.about("{seed}", "a {h.kind} who plants {seed}", "waiting", "a garden")
     s.open()
     lead = s.weather_line(0.2)
-    s.say(f"{lead} {{m}} gave {{h.him}} {{seed}}. \"[It is small now, but it will be big|There is a surprise inside]\", {{m.he}} said.".replace("\",", ",\""))
+    s.say(f'{lead} {{m}} gave {{h.him}} {{seed}}. "[It is small now, but it will be big|There is a surprise inside]," {{m.he}} said.')
     s.ask("What did {m} give {h.him}?||What did {h} plant?", "It was {seed}.")
-    s.say("{h} dug a [little|small] hole {in}, put the {x} in, and [covered it with earth|gave it some water].".replace("{in}", s.pick("in the garden", "behind the shed", "in a sunny spot")).replace("{x}", "bean" if seed == "a bean" else "seed"))
+    s.let("spot", s.pick("in the garden", "behind the shed", "in a sunny spot")), s.let("x", "bean" if seed == "a bean" else "seed")
+    s.say("{h} dug a [little|small] hole {spot}, put the {x} in, and [covered it with earth|gave it some water].")
     s.para()
     s.say("The next day, {h.he} ran out to look. There was nothing. [On the second day, there was nothing either.|The day after that, there was still nothing.] \"[Nothing happens|It must be broken|It sleeps too long]!\" said {h}.")
     s.say('"[Be patient|Give it time|Wait a little longer]," said {m}. "[Good things need time|Every day it needs water and sun, and then time]."')
@@ -63,7 +65,7 @@ def lost_way(s):
     s.about("a {h.kind} who gets lost", "getting lost in the forest", "the way home", "{h.a_kind} and {chase}")
     s.open()
     lead = s.weather_line(0.4)
-    s.say(f"{lead} {{h}} [saw|noticed] {{chase}} and followed it. {{h.He}} went over the [hill|field] and [through the bushes|past the old mill], deeper and deeper into the forest.".replace("saw {chase}", "saw {chase}") if "sound" not in s.values["chase"]
+    s.say(f'{lead} {{h}} [saw|noticed] {{chase}} and followed it. {{h.He}} went over the [hill|field] and [through the bushes|past the old mill], deeper and deeper into the forest.' if "sound" not in s.values["chase"]
           else f"{lead} {{h}} heard {{chase}} and followed it. {{h.He}} went over the hill and into the forest.")
     s.ask("What did {h} follow?", "{h} followed {chase}.||{h.He} followed {chase}.")
     s.say("[When {h.he} turned around, every tree looked the same.|Suddenly {h.he} stopped. Where was the path?|Then it was gone, and so was the path.] {h} was lost. [It was getting dark.|The wind was cold.|An owl hooted.]")
@@ -71,8 +73,8 @@ def lost_way(s):
     s.para()
     guide = s.cast.beast(s.f.pronoun)
     s.let("g", guide)
-    s.say((f"[After a while|Then] a {guide.kind} [came out of the bushes|looked down from a branch|sat on the path]." if guide.name.startswith("the ") else
-           f"[After a while|Then] a {guide.kind} [named|called] {{g}} [came out of the bushes|sat on the path].").replace("|looked down from a branch", "")
+    s.say((f"[After a while|Then] a {guide.kind} [came out of the bushes|sat on the path]." if guide.name.startswith("the ") else
+           f"[After a while|Then] a {guide.kind} [named|called] {{g}} [came out of the bushes|sat on the path].")
           + ' "[Are you lost?|Why are you here so late?]" asked {g}. "Yes," said {h}. "[I want to go home|I cannot find the way home]."')
     s.ask("Who helped {h}?||Who showed {h} the way?", f"A {guide.kind} helped {{h.him}}.||The {guide.kind} showed {{h.him}} the way.")
     s.let("sign", s.pick("the stream", "the brightest star", "the white stones", "the smell of smoke", "the yellow flowers", "the old wall"))
@@ -80,7 +82,7 @@ def lost_way(s):
     s.ask("What did they follow?||How did {h} find the way home?", "They followed {sign}.||{h} followed {sign}.")
     s.say("They walked side by side, and {g} told {h.him} [funny stories|the names of the stars|about the forest]. [Soon|At last] there was a light. It was {h}'s home!")
     s.para()
-    s.say('{m} [ran out of the door|stood at the door with a lantern] and [hugged|held] {h.him}. "[I was so worried|Where have you been]," {m.he} said. {h} [turned around to say thank you|wanted to thank {g}], but {g} was already gone.'.replace("Where have you been]", "I looked for you everywhere]"))
+    s.say('{m} [ran out of the door|stood at the door with a lantern] and [hugged|held] {h.him}. "[I was so worried|I looked for you everywhere]," {m.he} said. {h} [turned around to say thank you|wanted to thank {g}], but {g} was already gone.')
     s.end(s.pick("it is wise to look at the way you go", "you should not go too far alone", "a stranger can become a friend"))
 
 
@@ -149,7 +151,7 @@ def hide_and_seek(s):
     s.ask("Where was {f}?||Where did {f} hide?||Where did {h} find {f}?", "{f} was {s1}.||{f} hid {s1}.")
     s.say("But where was {g}? They looked [everywhere|high and low]. [They called and called.|{f} even looked up into the trees.] \"[Maybe {g} went home|{g} is too good at this],\" said {f}.")
     s.para()
-    s.say("Then they heard a [soft snore|tiny sneeze]. It came from somewhere {s2}. There lay {g}, fast asleep! {g.He} had waited so long that {g.he} had [fallen asleep|closed {g.his} eyes].".replace("tiny sneeze", "little snore"))
+    s.say("Then they heard a [soft snore|little snore]. It came from somewhere {s2}. There lay {g}, fast asleep! {g.He} had waited so long that {g.he} had [fallen asleep|closed {g.his} eyes].")
     s.ask("Where was {g}?||Where did {g} hide?", "{g} was {s2}.")
     s.ask("What was {g} doing?", "{g} was asleep.||{g} was sleeping.")
     s.say('"[Did I win?|Is it over?|Is it morning?]" asked {g}. [They all laughed.|{h} laughed. "Yes, you won!" {h.he} said.]')
@@ -227,9 +229,10 @@ def market(s):
     s.ask("What did {h} buy?", "{h} bought {a} and {b}.")
     s.ask("How many coins were left?||How many coins did {h} have left?", "{h} had {left} left.||{Left} were left." if left > 1 else "{h} had {left} left.")
     s.para()
-    s.say("[At the gate|At the corner|Next to the well] sat an old {who} [who played the flute|with a small dog|who looked cold]. {h} [stopped and listened|thought for a moment]. Then {h.he} [put {left} into the old hat|gave away {left}].".replace("{who}", s.pick("man", "woman")))
+    s.let("who", s.pick("man", "woman"))
+    s.say("[At the gate|At the corner|Next to the well] sat an old {who} [who played the flute|with a small dog|who looked cold]. {h} [stopped and listened|thought for a moment]. Then {h.he} [put {left} into the old hat|gave away {left}].")
     s.ask("Who got the last coins?||What did {h} do with the last coins?" if left > 1 else "What did {h} do with the last coin?", "{h} gave {left} away.")
-    s.say('"[Thank you, my child|You have a good heart]," said the old {who}. {h} went home [with an empty pocket and a full heart|and sang all the way|and gave {b} to {m}].'.replace("said the old {who}", "said a soft voice") )
+    s.say('"[Thank you, my child|You have a good heart]," said a soft voice. {h} went home [with an empty pocket and a full heart|and sang all the way|and gave {b} to {m}].' )
     s.end(s.pick("giving can feel better than having", "you do not need many coins to be happy", "a small gift can be big for someone else"))
 
 
@@ -242,9 +245,10 @@ def rainy_day(s):
     s.ask("What did they want to do?", "They wanted to {plan}.")
     s.ask("Why could they not {plan}?", "Because it rained.||It was raining.")
     s.ask("What was the weather like?", "It was raining.")
-    s.say('["It is not fair!" said {h}.|{h} pressed {h.his} nose against the window.|{h} looked at the grey sky and sighed.] ["The whole day is spoiled."|"What now?" asked {f}.|]'.replace('"The whole day is spoiled."|', ""))
+    s.say('["It is not fair!" said {h}.|{h} pressed {h.his} nose against the window.|{h} looked at the grey sky and sighed.] ["What now?" asked {f}.|]')
     s.para()
-    s.say('"[Then we will have fun inside|I have an idea]," said {f}. They built {indoor}. {h} was [the captain|the king|the queen] and {f} was [the cook|a dragon|the guard].'.replace("the captain|the king|the queen", "the captain|the queen" if s.h.pronoun == "she" else "the captain|the king"))
+    s.let("ruler", "queen" if s.h.pronoun == "she" else "king")
+    s.say('"[Then we will have fun inside|I have an idea]," said {f}. They built {indoor}. {h} was [the captain|the {ruler}] and {f} was [the cook|a dragon|the guard].')
     s.ask("What did they build?||What did they make?", "They built {indoor}.")
     s.maybe("[{m} brought them warm milk.|They ate apples and told stories.|They laughed so loudly that {m} came to look.]", 0.8)
     s.say("They did not even notice when the rain stopped. [\"Look!\" cried {f}.|Then {h} looked out.] There was a rainbow [over the hills|in the sky|over the roofs]. They ran out and [jumped into the puddles|danced in the wet grass].")
@@ -257,10 +261,10 @@ def greedy(s):
     s.about("a greedy {h.kind}", "a {h.kind} who wanted too much", "too many {g}")
     s.open()
     lead = s.weather_line(0.4)
-    s.say(f"{lead} {{h}} found a [tree|bush|place] full of {{g}}. \"[All of this is mine|I will take them all]!\" {{h.he}} said. {{h.He}} filled {{h.his}} [bag|basket] to the top, and then {{h.he}} put even more on it.".replace("[tree|bush|place]", "place"))
+    s.say(f'{lead} {{h}} found a place full of {{g}}. "[All of this is mine|I will take them all]!" {{h.he}} said. {{h.He}} filled {{h.his}} [bag|basket] to the top, and then {{h.he}} put even more on it.')
     s.ask("What did {h} find?", "{h} found many {g}.||{h} found a place full of {g}.")
     s.meet_friend()
-    s.say('"[May I have some {g}?|Could I have a few?]" asked {f}. "[No, they are all mine|No! I found them]!" said {h} [and held the load tight|].'.replace("load", "bag") if s.chance(0.8) else '"May I have some?" asked {f}. "No!" said {h}.')
+    s.say('"[May I have some {g}?|Could I have a few?]" asked {f}. "[No, they are all mine|No! I found them]!" said {h} [and held the bag tight|].' if s.chance(0.8) else '"May I have some?" asked {f}. "No!" said {h}.')
     s.ask("What did {f} want?||What did {f} ask for?", "{f} wanted some {g}.")
     s.para()
     s.say("{h} pulled and pulled, but it was too heavy. [Step by step {h.he} went up the hill.|Halfway home, {h.he} had to rest.] Then [there was a loud rip|it went rip]! There was a big hole, and all the {g} rolled [into the river|down the hill into the stream]. [Not one was left.|In a moment, everything was gone.]")
@@ -293,7 +297,7 @@ def building(s):
     s.say('"[We need|Well, we need] {p0}, {p1} and {p2}," said {h}. [{h} got {p0} and {f} got {p1}. They found {p2} together.|{f} brought {p0}. {h} found {p1} and {p2}.|It took an hour to find it all.]')
     s.ask("What did they need?", "They needed {p0}, {p1} and {p2}.")
     s.para()
-    s.say("They worked [all morning|for hours|hard]. [It looked good.|Soon it was almost ready.] But then {trouble}! [\"Oh no!\" cried {f}. \"All that work!\"|{f} was close to tears.|{h} threw down {h.his} hat.]".replace("|{h} threw down {h.his} hat.", ""))
+    s.say('They worked [all morning|for hours|hard]. [It looked good.|Soon it was almost ready.] But then {trouble}! ["Oh no!" cried {f}. "All that work!"|{f} was close to tears.]')
     s.ask("What went wrong?||What happened?", "{Trouble}.")
     s.say('"[We can fix it|Do not worry|Let us think]," said {h}. They thought for a while, and then they {fix}. [Now it was even better than before.|That did it!|It worked!]')
     s.ask("How did they fix it?||What did they do then?", "They {fix}.")
@@ -307,10 +311,11 @@ def building(s):
 
 def star_wish(s):
     s.let("wish", s.pick("a friend", "snow", "to fly like a bird", "to be big", "to talk to the moon", "a pet", "to see the sea"))
+    s.let("for", "" if s.values["wish"].startswith("to ") else "for ")
     s.about("a wish", "a falling star", "a {h.kind} who makes a wish", "the night sky")
     s.open()
-    s.say("One clear night, {h} [looked out of the window|lay in the grass and looked up]. [The sky was full of stars.|The moon was round and bright.] Then a star fell! \"[Make a wish|Quick, make a wish],\" said {m}. {h} closed {h.his} eyes and wished for {wish}.".replace("wished for {wish}", "wished for {wish}" if not s.values["wish"].startswith("to ") else "wished {wish}"))
-    s.ask("What did {h} wish for?||What was the wish of {h}?", ("{h} wished for {wish}." if not s.values["wish"].startswith("to ") else "{h} wished {wish}."))
+    s.say("One clear night, {h} [looked out of the window|lay in the grass and looked up]. [The sky was full of stars.|The moon was round and bright.] Then a star fell! \"[Make a wish|Quick, make a wish],\" said {m}. {h} closed {h.his} eyes and wished {for}{wish}.")
+    s.ask("What did {h} wish for?||What was the wish of {h}?", "{h} wished {for}{wish}.")
     s.para()
     w = s.values["wish"]
     if w in ("a friend", "a pet"):
@@ -323,7 +328,7 @@ def star_wish(s):
         s.say("In the night it grew very cold and quiet. When {h} woke up, the light was strange and bright. {h.He} ran to the window. [The roofs were white!|The whole world was white!] {h.He} put on {h.his} [scarf|mittens] and ran out to call {f}. They [built a snowman|went down the hill on a sled] and laughed all day.")
         s.ask("What did {h} see in the morning?", "{h} saw snow.||There was snow everywhere.")
     else:
-        s.say("That night, {h} had a dream. " + {"to fly like a bird": "{h.He} had wings, and the wind carried {h.him} over the forest and the river. A crow said, \"[You fly well|Where are you going]!\"".replace("|Where are you going", ""),
+        s.say("That night, {h} had a dream. " + {"to fly like a bird": '{h.He} had wings, and the wind carried {h.him} over the forest and the river. A crow said, "[You fly well]!"',
               "to be big": "{h.He} was as big as a mountain. {h.He} could drink a lake and touch the clouds. But nobody could play with {h.him}, and no bed was big enough.",
               "to talk to the moon": "The moon came down and sat on the roof. \"[It is lonely up there|I see everything from up there],\" it said. They talked until the sun came up.",
               "to see the sea": "{h.He} stood on a beach, and the water was blue and without an end. A whale came and sang a song."}[w])
