@@ -3,9 +3,11 @@
 
   check_gguf.py MODEL.gguf --samples            text from the file: stories and conversations
   check_gguf.py MODEL.gguf --loss heldout.txt   loss a token and bits a byte on held-out documents
+  check_gguf.py MODEL.gguf --score              share of simple questions answered right
   check_gguf.py MODEL.gguf --compare DIR        logits against the checkpoint it was made of
 """
 import argparse
+import itertools
 import os
 import re
 
@@ -128,6 +130,51 @@ def held_out(model, path):
           f"perplexity {np.exp(total / tokens):.3f}, {total / np.log(2) / size:.4f} bits a byte")
 
 
+def right_answers(facts, kind, question, answer, rng):
+    """Everything that counts as an answer to a generated question, in small letters."""
+    from tales.text import choose, tidy
+    if kind is facts.unknown:
+        return {a.lower() for a in facts.NOT_KNOWN.split("||")}
+    if kind in (facts.plain, facts.myself):
+        return {a.lower() for q, answers in facts.PLAIN if question in q.split("||") for a in answers.split("||")}
+    if kind is facts.group:
+        names = max((g for g in facts.GROUPS if g in question), key=len)
+        number = next(n for n, word in enumerate(facts.NUMBERS) if f" {word} " in question)
+        orders = itertools.permutations(facts.GROUPS[names], number)
+        return {f"{', '.join(o[:-1])} and {o[-1]}.".lower() for o in orders}
+    return {tidy(choose(rng, answer)).lower() for _ in range(60)}
+
+
+def score(model, per_kind=100):
+    """Share of questions of each kind that get a right answer; asked as in training, but drawn with
+    another seed; and questions about small facts, or a story, given in the prompt."""
+    import random
+
+    from tales import chat, facts, memory
+    from tales.text import choose
+    rng = random.Random(424242)
+
+    def from_facts(kind):
+        question, answer = map(facts.article, kind(rng))
+        question = choose(rng, question)
+        return question, right_answers(facts, kind, question, answer, rng)
+
+    def looked_up(turns):
+        (question, answer), *_ = turns
+        return question, {answer.lower()}
+
+    kinds = {kind.__name__: (lambda kind=kind: from_facts(kind)) for kind, _ in facts.KINDS}
+    kinds["facts in the prompt"] = lambda: looked_up(memory.fact_turns(rng))
+    kinds["story in the prompt"] = lambda: looked_up(chat.reading_turns(rng))
+    for name, make in kinds.items():
+        right = 0
+        for _ in range(per_kind):
+            question, wanted = make()
+            prompt = model.encode(f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n")
+            right += model.generate(prompt, 80, 0, None).lower() in wanted
+        print(f"{name}: {100 * right / per_kind:.0f} % of {per_kind}")
+
+
 def compare(model, work):
     import torch
 
@@ -152,12 +199,15 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--loss")
     parser.add_argument("--compare")
+    parser.add_argument("--score", action="store_true")
     args = parser.parse_args()
     model, rng = Model(args.model), np.random.default_rng(args.seed)
     if args.compare:
         compare(model, args.compare)
     if args.loss:
         held_out(model, args.loss)
+    if args.score:
+        score(model)
     if args.samples:
         for start in STORIES:
             print(start + model.generate(model.encode(start), 400, args.temperature or 0.7, rng) + "\n---")

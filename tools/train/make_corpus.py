@@ -10,13 +10,15 @@ import argparse
 import json
 import random
 
-from tales import chat
+from tales import chat, memory
 
 
-def document(rng, story_share):
+def document(rng, story_share, memory_share, drill_share):
+    if memory_share and rng.random() < 0.15 * memory_share:
+        return memory.word_list(rng) + "<|im_end|>"
     if rng.random() < story_share:
         return chat.new_story(rng).text() + "<|im_end|>"
-    return chat.conversation(rng).rstrip("\n")
+    return chat.conversation(rng, memory_share, drill_share).rstrip("\n")
 
 
 def main():
@@ -24,13 +26,15 @@ def main():
     parser.add_argument("--documents", type=int, default=60000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stories", type=float, default=0.32, help="share of bare stories")
+    parser.add_argument("--memory", type=float, default=0.0, help="share of conversations that exercise looking back")
+    parser.add_argument("--drill", type=float, default=0.0, help="share of the other conversations that drill one kind of question")
     parser.add_argument("--plain", action="store_true", help="text with <|endoftext|> before each document instead of JSON lines")
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
     rng = random.Random(args.seed)
     with open(args.out, "w", encoding="utf-8") as out:
         for _ in range(args.documents):
-            text = document(rng, args.stories)
+            text = document(rng, args.stories, args.memory, args.drill)
             out.write(f"<|endoftext|>{text}\n" if args.plain else json.dumps(text) + "\n")
 
 

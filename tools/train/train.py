@@ -5,7 +5,7 @@
 
 Reads DIR/tokens.npy and DIR/lengths.npy (prepare.py), writes DIR/checkpoint.pt and DIR/log.txt.
 The schedule runs by the time spent, not by steps: warm-up, flat, and down to zero over the last
-40 % of the minutes, so that the model is finished when the time is. Matrices are trained by Muon
+30 % of the minutes, so that the model is finished when the time is. Matrices are trained by Muon
 (orthogonalised momentum, Jordan et al. 2024), the embedding and the norms by AdamW.
 """
 import argparse
@@ -92,7 +92,7 @@ def loss_of(model, ids, targets, mask):
 
 
 def schedule(share):
-    return min(1.0, share / 0.01 + 0.01) * min(1.0, max(0.0, (1 - share) / 0.4))
+    return min(1.0, share / 0.01 + 0.01) * min(1.0, max(0.0, (1 - share) / 0.3))
 
 
 class Trainer:
@@ -142,8 +142,8 @@ class Trainer:
 
     def run(self):
         args, goal = self.args, self.args.minutes * 60
-        mean, saved_at, last = None, self.spent, time.monotonic()
-        while self.spent < goal:
+        mean, first, saved_at, last = None, self.step + 1, self.spent, time.monotonic()
+        while self.spent < min(goal, args.until * 60):
             for optimizer, rate in self.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = rate * schedule(self.spent / goal)
@@ -157,7 +157,7 @@ class Trainer:
                 optimizer.step()
             mean = loss if mean is None else 0.95 * mean + 0.05 * loss
             self.step, self.tokens = self.step + 1, self.tokens + args.processes * args.rows * self.model.c.n_context
-            self.spent += seconds if self.step > 1 else 0.0  # the first step compiles
+            self.spent += seconds if self.step > first else 0.0  # a first step compiles
             if self.step % 20 == 0:
                 self.log.write(f"step {self.step} tokens {self.tokens} seconds {self.spent:.0f} loss {mean:.4f}\n")
             if self.spent - saved_at > 90:
@@ -179,6 +179,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", required=True)
     parser.add_argument("--minutes", type=float, required=True, help="training time over all runs")
+    parser.add_argument("--until", type=float, default=float("inf"), help="stop after this many minutes; the schedule stays")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
     parser.add_argument("--rows", type=int, default=8, help="rows of 512 tokens a step and process")

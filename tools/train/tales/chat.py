@@ -1,5 +1,5 @@
 """Conversations in ChatML: small talk, simple questions, stories on request, questions about a story."""
-from . import facts, plots_away, plots_home
+from . import facts, memory, plots_away, plots_home
 from .story import Story
 from .text import choose, pseudo_name, tidy
 from .world import BOYS, GIRLS
@@ -45,8 +45,8 @@ def roughen(rng, question):
     return question
 
 
-def fact_turn(rng):
-    question, answer = facts.question(rng)
+def fact_turn(rng, fact=None):
+    question, answer = fact or facts.question(rng)
     return roughen(rng, choose(rng, question)), tidy(choose(rng, answer))
 
 
@@ -96,7 +96,13 @@ def small_talk(rng):
     return turns + [fact_turn(rng) for _ in range(rng.choice((1, 2, 3, 4, 6, 9)))]
 
 
-def conversation(rng):
+def conversation(rng, memory_share=0.0, drill_share=0.0):
+    """`memory_share` of the conversations are exercises in looking back, `drill_share` of the rest
+    are many questions of one kind."""
+    if memory_share and rng.random() < memory_share:
+        return chatml(memory.fact_turns(rng) if rng.random() < 0.6 else memory.repeat_turns(rng))
+    if drill_share and rng.random() < drill_share:
+        return chatml([fact_turn(rng, fact) for fact in facts.drill(rng)])
     roll = rng.random()
     if roll < 0.44:
         turns = small_talk(rng)

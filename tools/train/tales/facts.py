@@ -249,6 +249,15 @@ KINDS = [(plain, 26), (myself, 14), (colour, 8), (opposite, 9), (order, 9), (ari
          (first_letter, 4), (unknown, 6)]
 
 
+DRILLS = [(arithmetic, 40), (opposite, 12), (order, 10), (animal, 20), (colour, 6), (counting, 8), (use, 6), (group, 4), (bigger, 6), (plain, 14)]
+
+
+def drill(rng):
+    """Several questions of one kind."""
+    make = rng.choices([k for k, _ in DRILLS], [w for _, w in DRILLS])[0]
+    return [tuple(article(t) for t in make(rng)) for _ in range(rng.choice((6, 8, 10)))]
+
+
 def question(rng):
     make = rng.choices([k for k, _ in KINDS], [w for _, w in KINDS])[0]
     return tuple(article(t) for t in make(rng))
