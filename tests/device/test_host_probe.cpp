@@ -53,7 +53,7 @@ TEST_CASE("the number of threads comes from the strongest source") {
   REQUIRE(nibble::resolve_threads(s) == 1);
   s.omp_value = "6,2";
   REQUIRE(nibble::resolve_threads(s) == 6);
-  s.nibble_value = "5";
+  s.nibble_value.emplace("5");
   REQUIRE(nibble::resolve_threads(s) == 5);
   s.option = 4;
   REQUIRE(nibble::resolve_threads(s) == 4);
