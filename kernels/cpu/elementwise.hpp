@@ -8,9 +8,39 @@
 
 namespace nibble::inline NIBBLE_ABI::kernels {
 
-// q = x / scale to the nearest, ties to even, scale = max |x| / 127 for each 32 values. The same
-// numbers as quantise_activations() in formats/dot.hpp: a block below 2^-119 becomes zero, where
-// 1 / scale is no longer finite; a block with an infinity or a NaN gets a NaN as its scale.
+// The rounding error of a block at one number of levels, in units of the squared greatest value.
+// Eight lanes, summed in one order, so that every instruction set chooses the same levels.
+inline float rounding_error(const float* __restrict x, float greatest, float levels) {
+  const float inverse = levels / greatest;
+  float lane[8] = {};
+  for (int i = 0; i < 32; i += 8) {
+    for (int j = 0; j < 8; ++j) {
+      const float scaled = x[i + j] * inverse;
+      const float rest = scaled - ((scaled + 12582912.0f) - 12582912.0f);
+      lane[j] += rest * rest;
+    }
+  }
+  const float low = (lane[0] + lane[1]) + (lane[2] + lane[3]);
+  const float high = (lane[4] + lane[5]) + (lane[6] + lane[7]);
+  return (low + high) / (levels * levels);
+}
+
+// The same levels as choose_levels() in formats/dot.hpp.
+inline float choose_levels(const float* x, float greatest) {
+  float best = 127.0f;
+  float least = rounding_error(x, greatest, best);
+  for (int i = 1; i < 8; ++i) {
+    const float levels = 127.0f - 0.75f * static_cast<float>(i);
+    const float error = rounding_error(x, greatest, levels);
+    best = error < least ? levels : best;
+    least = error < least ? error : least;
+  }
+  return best;
+}
+
+// q = x / scale to the nearest, ties to even, for each 32 values. The same numbers as
+// quantise_activations() in formats/dot.hpp: a block below 2^-119 becomes zero, where 1 / scale is
+// no longer finite; a block with an infinity or a NaN gets a NaN as its scale.
 inline void quantise_q8_block(const float* __restrict x, std::int8_t* __restrict q, float& scale,
                               std::int16_t* __restrict sum) {
   // magnitudes compare as integers, and every NaN is above infinity then
@@ -22,8 +52,9 @@ inline void quantise_q8_block(const float* __restrict x, std::int8_t* __restrict
   const float greatest = std::bit_cast<float>(greatest_bits);
   const bool finite = greatest_bits < 0x7f800000;
   const bool usable = finite && greatest >= 0x1p-119f;
-  scale = usable ? greatest / 127.0f : std::bit_cast<float>(finite ? 0 : 0x7fc00000);
-  const float inverse = usable ? 127.0f / greatest : 0.0f;
+  const float levels = usable ? choose_levels(x, greatest) : 0.0f;
+  scale = usable ? greatest / levels : std::bit_cast<float>(finite ? 0 : 0x7fc00000);
+  const float inverse = usable ? levels / greatest : 0.0f;
   for (int half_block = 0; half_block < 2; ++half_block) {
     std::int32_t total = 0;
     for (int i = 16 * half_block; i < 16 * half_block + 16; ++i) {

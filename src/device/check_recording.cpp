@@ -253,6 +253,7 @@ class step_checker {
             concat("matrix has shape ", to_text(s), "; it must have ", columns, " columns and ",
                    n_expert, n_expert == 1 ? " matrix" : " matrices"));
     if (l.bias) f32_weight(*l.bias, "bias", s.extent[1] * n_expert);
+    if (l.scale) f32_weight(*l.scale, "scale", 1);
   }
 
   const recording& r_;

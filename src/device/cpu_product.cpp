@@ -36,7 +36,8 @@ cpu_matrix::cpu_matrix(const linear& l, const cpu::kernel_table& kernels,
       matrix_bytes_(l.matrix->matrix_bytes),
       rows_(static_cast<std::int64_t>(l.matrix->shape.extent[1])),
       columns_(static_cast<std::int64_t>(l.matrix->shape.columns())),
-      bias_(l.bias ? reinterpret_cast<const float*>(l.bias->data) : nullptr) {
+      bias_(l.bias ? reinterpret_cast<const float*>(l.bias->data) : nullptr),
+      scale_(l.scale ? reinterpret_cast<const float*>(l.scale->data) : nullptr) {
   const auto index = static_cast<std::size_t>(*format_index(l.matrix->format));
   q8_ = nibble::takes_q8(*l.matrix, activations) ? kernels.matmul_q8[index] : nullptr;
   f32_ = kernels.matmul_f32[index];
@@ -51,6 +52,10 @@ void cpu_matrix::multiply(std::int64_t which, index_range range, const activatio
     q8_(rows, x.q8, tokens, to, stride);
   } else {
     f32_(rows, x.f32, x.columns, tokens, to, stride);
+  }
+  if (!scale_) return;
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    for (std::int64_t i = 0; i < range.size(); ++i) to[t * stride + i] *= *scale_;
   }
 }
 

@@ -41,7 +41,7 @@ class cpu_matrix {
   std::int64_t rows() const noexcept { return rows_; }
   bool takes_q8() const noexcept { return q8_ != nullptr; }
 
-  // to[t * stride + r - range.begin] = matrix[which] * x[t], without bias
+  // to[t * stride + r - range.begin] = scale * matrix[which] * x[t], without bias
   void multiply(std::int64_t which, index_range range, const activation_rows& x,
                 std::int64_t tokens, float* to, std::int64_t stride) const;
 
@@ -55,6 +55,7 @@ class cpu_matrix {
   std::size_t row_bytes_, matrix_bytes_;
   std::int64_t rows_, columns_;
   const float* bias_;
+  const float* scale_;  // one factor for the whole weight, or null
   cpu::matmul_q8_fn q8_;
   cpu::matmul_f32_fn f32_;
 };

@@ -23,18 +23,45 @@ constexpr std::uint64_t activation_blocks(std::uint64_t n) {
   return n / activation_block_size + (n % activation_block_size != 0);
 }
 
+// The greatest code of a block, 127 or a little less: the one of eight candidates that loses least
+// to rounding. Of values that fall anywhere between two codes that takes about a tenth off the rms
+// error, because the best of eight error sums of 32 terms lies 1.4 standard deviations below their
+// mean. x: [32]; greatest: the greatest magnitude among them.
+inline float choose_levels(const float* x, float greatest) {
+  float best = 127.0f, least = std::numeric_limits<float>::infinity();
+  for (int candidate = 0; candidate < 8; ++candidate) {
+    const float levels = 127.0f - 0.75f * static_cast<float>(candidate);
+    const float inverse = levels / greatest;
+    float lane[8] = {};  // the order in which vectors of eight would sum
+    for (int i = 0; i < activation_block_size; ++i) {
+      const float scaled = x[i] * inverse;
+      const float rest = scaled - std::nearbyint(scaled);
+      lane[i % 8] += rest * rest;
+    }
+    const float low = (lane[0] + lane[1]) + (lane[2] + lane[3]);
+    const float high = (lane[4] + lane[5]) + (lane[6] + lane[7]);
+    const float error = (low + high) / (levels * levels);
+    if (error < least) {
+      best = levels;
+      least = error;
+    }
+  }
+  return best;
+}
+
 // Quantises n activations into activation_blocks(n) blocks, to the nearest code (ties to even), by
-// scale = max |x| / 127. Missing values of the last block are 0.
+// scale = max |x| / choose_levels(x). Missing values of the last block are 0.
 // A block whose values all lie below 2^-119 becomes zero: there 1 / scale is no longer finite.
 // A block with an infinity or a NaN gets a NaN scale, so that the fault shows in every result.
 inline void quantise_activations(const float* x, std::uint64_t n, activation_block* out) {
   for (std::uint64_t first = 0; first < n; first += activation_block_size, ++out) {
     const std::uint64_t left = n - first;
     const int count = left < activation_block_size ? static_cast<int>(left) : activation_block_size;
-    float greatest = 0.0f;
+    float greatest = 0.0f, values[activation_block_size] = {};
     bool finite = true;
     for (int i = 0; i < count; ++i) {
-      const float magnitude = std::fabs(x[first + i]);
+      values[i] = x[first + i];
+      const float magnitude = std::fabs(values[i]);
       finite = finite && magnitude <= std::numeric_limits<float>::max();
       if (magnitude > greatest) greatest = magnitude;
     }
@@ -42,11 +69,12 @@ inline void quantise_activations(const float* x, std::uint64_t n, activation_blo
     if (!finite) {
       out->scale = std::numeric_limits<float>::quiet_NaN();
     } else if (greatest >= 0x1p-119f) {
-      out->scale = greatest / 127.0f;
-      const float inverse = 127.0f / greatest;
+      const float levels = choose_levels(values, greatest);
+      out->scale = greatest / levels;
+      const float inverse = levels / greatest;
       for (int i = 0; i < count; ++i) {
         // |x * inverse| < 127.5 in spite of two roundings
-        out->codes[i] = static_cast<std::int8_t>(std::nearbyint(x[first + i] * inverse));
+        out->codes[i] = static_cast<std::int8_t>(std::nearbyint(values[i] * inverse));
       }
     }
   }
