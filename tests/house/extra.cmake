@@ -13,3 +13,5 @@ endforeach()
 add_library(nibble_header_alone OBJECT ${alone_sources})
 target_link_libraries(nibble_header_alone PRIVATE nibble::nibble)
 nibble_developer_flags(nibble_header_alone)
+
+include(${CMAKE_CURRENT_LIST_DIR}/readme.cmake)
