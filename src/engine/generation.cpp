@@ -122,7 +122,8 @@ generation session::generate(std::string_view prompt, generate_options options) 
 }
 
 generation session::generate(std::vector<token> prompt, generate_options options) {
-  text_stream stream(state_->loaded->need_tokenizer());
+  // what is generated continues a text: its first space is one between words
+  text_stream stream(state_->loaded->need_tokenizer(), {.keep_prefix = true});
   stop_filter filter(options.stop);
   return generation(
       std::unique_ptr<generation::state>(new generation::state{.of = this,
