@@ -213,6 +213,7 @@ class reference {
       case nibble::gate_kind::silu:
         return g / (1 + std::exp(-g)) * u;
       case nibble::gate_kind::gelu_tanh:
+        g = nibble::to_float(nibble::to_half(static_cast<float>(g)));  // as the kernels do
         return 0.5 * g * (1 + std::tanh(std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g))) * u;
       case nibble::gate_kind::relu_squared:
         return g > 0 ? g * g * u : 0;

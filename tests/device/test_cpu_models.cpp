@@ -88,8 +88,9 @@ TEST_CASE("every kind of step agrees with the reference") {
         test::runner cpu(recording, weights, options(threads, exact), limits,
                          model.layout(80, type));
         test::reference reference(recording, type == nibble::kv_type::f16);
-        // a rounding to f16 may fall to the other side
-        const double bound = type == nibble::kv_type::f16 ? 2e-3 : 2e-5;
+        // a rounding to f16, of keys and values or of what GELU takes, may fall to the other side
+        const bool halves = type == nibble::kv_type::f16 || model.gate == nibble::gate_kind::gelu_tanh;
+        const double bound = halves ? 2e-3 : 2e-5;
         for (const auto& batch : several_sequences()) {
           const auto got = cpu.run(batch);
           reference.run(batch);
