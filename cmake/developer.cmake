@@ -20,4 +20,8 @@ endif()
 function(nibble_developer_flags target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion
                                            $<$<BOOL:${NIBBLE_WERROR}>:-Werror>)
+  # g++ 12 sees uninitialised members and overlaps inside libstdc++'s own strings and functions
+  target_compile_options(${target} PRIVATE
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>
+    $<$<AND:$<CXX_COMPILER_ID:GNU>,$<BOOL:${NIBBLE_SANITIZE}>>:-Wno-maybe-uninitialized>)
 endfunction()

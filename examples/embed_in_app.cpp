@@ -13,10 +13,8 @@ int main(int argc, char** argv) {
     const nibble::model model{file};
     nibble::session chat(model, {.temperature = 0.7f, .seed = 1});
 
-    const nibble::chat_template layout(model.tokenizer().chat_template());
     const nibble::chat_message question[] = {{"user", argv[2]}};
-    for (std::string_view piece :
-         chat.generate(layout.encode(model.tokenizer(), question), {.max_tokens = 200})) {
+    for (std::string_view piece : chat.reply(question, {.max_tokens = 200})) {
       std::cout << piece << std::flush;
     }
     std::cout << '\n';

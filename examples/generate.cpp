@@ -56,9 +56,10 @@ struct options {
 
 void add_options(CLI::App& app, options& o) {
   o.load.add_to(app);
-  app.add_option("prompt", o.prompt, "text to continue; - reads it from standard input")
-      ->required();
-  app.add_flag("--chat", o.chat, "the prompt is a message: use the model's chat template");
+  app.add_option("prompt", o.prompt, "text to continue; - reads it from standard input");
+  app.add_flag("--chat", o.chat,
+               "answer the prompt by the model's chat template; without a prompt, answer each line "
+               "of the standard input");
   app.add_option("--system", o.system, "system message, with --chat");
   app.add_option("-n,--max-tokens", o.generate.max_tokens,
                  "0: until the model or the context ends");
@@ -77,13 +78,40 @@ void add_options(CLI::App& app, options& o) {
   app.add_flag("-v,--verbose", o.verbose, "show the plan and the timings");
 }
 
-nibble::generation start(nibble::session& session, const nibble::model& model, const options& o) {
-  if (!o.chat) return session.generate(o.prompt, o.generate);
+// Prints the text as it comes, and returns it.
+std::string print(nibble::generation& text) {
+  std::string all;
+  for (const std::string_view piece : text) {
+    std::cout << piece << std::flush;
+    all += piece;
+  }
+  std::cout << '\n';
+  return all;
+}
+
+void continue_text(nibble::session& session, const options& o) {
+  auto text = session.generate(o.prompt, o.generate);
+  print(text);
+  if (o.verbose) std::cerr << "\nfinished: " << to_text(text.finished()) << '\n';
+}
+
+// One answer to the prompt; without a prompt, an answer to each line of the standard input.
+void chat(nibble::session& session, const options& o) {
+  const bool one = !o.prompt.empty(), terminal = isatty(STDIN_FILENO);
   std::vector<nibble::chat_message> messages;
   if (!o.system.empty()) messages.push_back({"system", o.system});
-  messages.push_back({"user", o.prompt});
-  const nibble::chat_template layout(model.tokenizer().chat_template());
-  return session.generate(layout.encode(model.tokenizer(), messages), o.generate);
+  std::string line = o.prompt;
+  const auto next_line = [&] {
+    if (terminal) std::cerr << "> ";
+    return static_cast<bool>(std::getline(std::cin, line));
+  };
+  while (one || next_line()) {
+    messages.push_back({"user", line});
+    auto text = session.reply(messages, o.generate);
+    messages.push_back({"assistant", print(text)});
+    if (o.verbose) std::cerr << "\nfinished: " << to_text(text.finished()) << '\n';
+    if (one || text.finished() == nibble::finish_reason::cancelled) break;
+  }
 }
 
 void generate(options& o) {
@@ -94,12 +122,13 @@ void generate(options& o) {
   nibble::session session(model, o.sampling);
   o.generate.cancel = interrupted.get_token();
   std::signal(SIGINT, [](int) { interrupted.request_stop(); });
-  auto text = start(session, model, o);
-  for (const std::string_view piece : text) std::cout << piece << std::flush;
-  std::cout << '\n';
+  if (o.chat) {
+    chat(session, o);
+  } else {
+    continue_text(session, o);
+  }
   if (!o.verbose) return;
-  std::cerr << '\n'
-            << "finished: " << to_text(text.finished()) << ", seed " << session.seed() << '\n';
+  std::cerr << "seed " << session.seed() << "\n";
   show_timings(session, model);
 }
 
@@ -109,6 +138,9 @@ int main(int argc, char** argv) {
   CLI::App app{"Continues a text with a model, or answers a message with --chat."};
   options o;
   add_options(app, o);
+  app.final_callback([&] {
+    if (o.prompt.empty() && !o.chat) throw CLI::RequiredError("prompt (or --chat)");
+  });
   CLI11_PARSE(app, argc, argv);
   return common::run([&] { generate(o); });
 }

@@ -1,5 +1,6 @@
 #include <nibble/engine/generation.hpp>
 
+#include <algorithm>
 #include <nibble/base/error.hpp>
 #include <nibble/text/text_stream.hpp>
 #include <utility>
@@ -12,6 +13,7 @@ namespace nibble::inline NIBBLE_ABI {
 struct generation::state {
   session* of;
   std::vector<token> prompt;
+  bool anew;  // the prompt is the whole text, not what comes after the session's
   generate_options options;
   text_stream stream;
   stop_filter filter;
@@ -25,6 +27,7 @@ struct generation::state {
 
  private:
   void finish(finish_reason why);
+  std::size_t keep_shared();
   // Appends to the session; false if that was cancelled.
   bool append(std::span<const token> tokens);
   void take(token id);
@@ -43,7 +46,21 @@ bool generation::state::append(std::span<const token> tokens) {
 
 void generation::state::begin() {
   if (std::exchange(begun, true)) return;
-  if (append(prompt)) advance();
+  const std::size_t known = anew ? keep_shared() : 0;
+  if (append(std::span(prompt).subspan(known))) advance();
+}
+
+// Truncates the session to the beginning that it shares with the prompt; one token at least is left
+// to compute, because its logits are needed.
+std::size_t generation::state::keep_shared() {
+  of->state_->check(prompt, 0);  // before anything is lost
+  const auto held = of->tokens();
+  const std::size_t limit = std::min(held.size(), prompt.size() - 1);
+  const auto differs = std::mismatch(
+      held.begin(), held.begin() + static_cast<std::ptrdiff_t>(limit), prompt.begin());
+  const auto shared = static_cast<std::size_t>(differs.first - held.begin());
+  of->truncate(static_cast<std::int32_t>(shared));
+  return shared;
 }
 
 // Text that was held back, in case it might become a character or a stop string, ends the output.
@@ -122,12 +139,28 @@ generation session::generate(std::string_view prompt, generate_options options) 
 }
 
 generation session::generate(std::vector<token> prompt, generate_options options) {
+  return make_generation(std::move(prompt), false, std::move(options));
+}
+
+generation session::regenerate(std::vector<token> text, generate_options options) {
+  return make_generation(std::move(text), true, std::move(options));
+}
+
+generation session::reply(std::span<const chat_message> conversation, generate_options options) {
+  const nibble::tokenizer& tokenizer = state_->loaded->need_tokenizer();
+  const chat_template layout(tokenizer.chat_template());
+  return regenerate(layout.encode(tokenizer, conversation), std::move(options));
+}
+
+generation session::make_generation(std::vector<token> prompt, bool anew,
+                                    generate_options options) {
   // what is generated continues a text: its first space is one between words
   text_stream stream(state_->loaded->need_tokenizer(), {.keep_prefix = true});
   stop_filter filter(options.stop);
   return generation(
       std::unique_ptr<generation::state>(new generation::state{.of = this,
                                                                .prompt = std::move(prompt),
+                                                               .anew = anew,
                                                                .options = std::move(options),
                                                                .stream = std::move(stream),
                                                                .filter = std::move(filter)}));

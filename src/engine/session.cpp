@@ -44,14 +44,14 @@ std::vector<token> session::state::with_pending(std::span<const token> more) con
   return all;
 }
 
-void session::state::check(std::span<const token> more) const {
+void session::state::check(std::span<const token> more, std::size_t held) const {
   if (more.empty()) {
     throw error(errc::invalid_argument, "there are no tokens to append.");
   }
-  if (more.size() > static_cast<std::size_t>(room())) {
+  if (more.size() + held > static_cast<std::size_t>(loaded->plan.context)) {
     throw error(errc::invalid_argument,
                 concat(more.size(), " tokens do not fit: the context holds ", loaded->plan.context,
-                       " tokens and ", tokens.size(),
+                       " tokens and ", held,
                        " of them are taken. Plan a longer context, or truncate the session."));
   }
   for (const token id : more) {
@@ -81,7 +81,7 @@ session::~session() = default;
 std::span<const float> session::append(std::span<const token> tokens, std::stop_token cancel) {
   const auto start = std::chrono::steady_clock::now();
   const std::vector<token> all = state_->with_pending(tokens);
-  state_->check(all);
+  state_->check(all, state_->tokens.size());
   const auto batch_size = static_cast<std::size_t>(state_->loaded->plan.limits.max_tokens);
   std::size_t done = 0;
   while (done < all.size()) {
@@ -107,7 +107,7 @@ void session::append(std::span<const token> tokens, const logits_visitor& visit)
                 "all_logits.");
   }
   const std::vector<token> all = state_->with_pending(tokens);
-  state_->check(all);
+  state_->check(all, state_->tokens.size());
   const auto batch_size = static_cast<std::size_t>(state_->loaded->plan.limits.max_tokens);
   std::vector<float> logits;
   std::vector<std::int32_t> outputs(std::min(batch_size, all.size()));

@@ -45,7 +45,8 @@ struct session::state {
            std::vector<float>& out);
   // Puts the pending token, if there is one, before these.
   std::vector<token> with_pending(std::span<const token> tokens) const;
-  void check(std::span<const token> tokens) const;
+  // Throws error (invalid_argument) if these tokens cannot follow `held` ones.
+  void check(std::span<const token> tokens, std::size_t held) const;
 };
 
 }  // namespace nibble::inline NIBBLE_ABI

@@ -362,3 +362,30 @@ TEST_CASE("a session counts its work") {
   CHECK(s.timings().prompt_seconds > 0);
   CHECK(s.timings().generated_seconds > 0);
 }
+
+TEST_CASE("a text that is generated again shares its beginning with what is held") {
+  const auto prompt = loaded().tokenizer().encode(beginning);
+  session s(loaded(), greedy);
+  const std::string first = s.regenerate(prompt, {.max_tokens = 40}).text();
+  CHECK(first == greedy_text());
+  auto longer = held(s);
+  longer.resize(prompt.size() + 20);
+  const auto before = s.timings().prompt_tokens + s.timings().generated_tokens;
+  auto text = s.regenerate(longer, {.max_tokens = 1});
+  CHECK(first.ends_with(text.text() + first.substr(greedy_text(21).size())));
+  CHECK(s.timings().prompt_tokens + s.timings().generated_tokens == before + 1);
+  CHECK(held(s) == longer);
+
+  const std::vector<token> other = some_tokens(30);
+  session alone(loaded(), greedy);
+  CHECK(s.regenerate(other, {.max_tokens = 10}).text() ==
+        alone.generate(other, {.max_tokens = 10}).text());
+  CHECK(s.regenerate(prompt, {.max_tokens = 40}).text() == first);
+
+  const auto kept = held(s);
+  for (const auto& bad : {std::vector<token>{}, some_tokens(513), std::vector<token>{1, -1}}) {
+    auto refused = s.regenerate(bad);
+    CHECK(test::thrown([&] { refused.text(); }).code() == errc::invalid_argument);
+    CHECK(held(s) == kept);
+  }
+}

@@ -14,10 +14,11 @@
 namespace nibble::inline NIBBLE_ABI {
 
 struct generate_options {
-  std::int32_t max_tokens = 0;    // 0: until the model or the context ends
-  std::vector<std::string> stop = {};  // generation ends before the first of these; it is not given out
-  bool parse_special = true;      // "<|im_end|>" in the prompt means that token
-  std::stop_token cancel = {};         // asked between tokens, and between parts of a prompt
+  std::int32_t max_tokens = 0;  // 0: until the model or the context ends
+  std::vector<std::string> stop =
+      {};                       // generation ends before the first of these; it is not given out
+  bool parse_special = true;    // "<|im_end|>" in the prompt means that token
+  std::stop_token cancel = {};  // asked between tokens, and between parts of a prompt
 };
 
 enum class finish_reason {

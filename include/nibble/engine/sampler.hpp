@@ -15,9 +15,9 @@ namespace nibble::inline NIBBLE_ABI {
 // probable token is taken, the lower id at a tie, and nothing else matters.
 struct sampling_options {
   float temperature = 0.8f;
-  std::int32_t top_k = 40;            // keep this many; 0: all
-  float top_p = 0.95f;                // keep the fewest whose probabilities reach this sum; 1: all
-  float min_p = 0.05f;                // drop those below this share of the best one's; 0: none
+  std::int32_t top_k = 40;  // keep this many; 0: all
+  float top_p = 0.95f;      // keep the fewest whose probabilities reach this sum; 1: all
+  float min_p = 0.05f;      // drop those below this share of the best one's; 0: none
   std::optional<std::uint64_t> seed = {};  // none: a random one
 };
 

@@ -8,6 +8,7 @@
 #include <nibble/engine/generation.hpp>
 #include <nibble/engine/model.hpp>
 #include <nibble/engine/sampler.hpp>
+#include <nibble/text/chat_template.hpp>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -24,16 +25,24 @@ class NIBBLE_API session {
   session& operator=(session&&) noexcept;
   ~session();
 
-  // Continues after what the session holds already: a chat calls this once for each turn.
+  // Continues after what the session holds already.
   // The first text of a session gets the tokens that the model wants at its beginning.
   generation generate(std::string_view prompt, generate_options options = {});
-  // The same from tokens, for instance those of chat_template::encode.
+  // The same from tokens.
   generation generate(std::vector<token> prompt, generate_options options = {});
 
-  // The same, token by token. Appends tokens to the context; returns the logits after the last
-  // one, [n_vocab], valid until the session's next call.
-  // Throws error: invalid_argument (too many tokens, unknown token), device; the session is then
-  // as it was before, but for the parts of a long prompt that were done already.
+  // Answers the last message of a conversation, laid out by the model's own chat template. Pass the
+  // whole conversation every time: only what the session does not hold already is computed.
+  // Throws error (unsupported) if the model has no chat template, or one of no known family.
+  generation reply(std::span<const chat_message> conversation, generate_options options = {});
+  // Continues a whole text, in place of what the session holds; the beginning that both share is
+  // not computed again.
+  generation regenerate(std::vector<token> text, generate_options options = {});
+
+  // The lower level, token by token. Appends tokens to the context; returns the logits after the
+  // last one, [n_vocab], valid until the session's next call. Throws error: invalid_argument (too
+  // many tokens, unknown token), device; the session is then as it was before, but for the parts of
+  // a long prompt that were done already.
   std::span<const float> append(std::span<const token> tokens, std::stop_token cancel = {});
   // Gives the logits of every token, a batch at a time: visit(index of the first, [n, n_vocab]).
   // The model must have been planned with all_logits.
@@ -52,6 +61,7 @@ class NIBBLE_API session {
 
  private:
   friend class generation;
+  generation make_generation(std::vector<token> prompt, bool anew, generate_options options);
   struct state;
   std::unique_ptr<state> state_;
 };
