@@ -20,8 +20,11 @@ endif()
 function(nibble_developer_flags target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion
                                            $<$<BOOL:${NIBBLE_WERROR}>:-Werror>)
-  # g++ 12 sees uninitialised members and overlaps inside libstdc++'s own strings and functions
-  target_compile_options(${target} PRIVATE
-    $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>
-    $<$<AND:$<CXX_COMPILER_ID:GNU>,$<BOOL:${NIBBLE_SANITIZE}>>:-Wno-maybe-uninitialized>)
+  # g++ 12 sees uninitialised members and overlaps inside libstdc++'s own functions and strings
+  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+    target_compile_options(${target} PRIVATE -Wno-restrict)
+    if(NIBBLE_SANITIZE)
+      target_compile_options(${target} PRIVATE -Wno-maybe-uninitialized)
+    endif()
+  endif()
 endfunction()
