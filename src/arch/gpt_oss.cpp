@@ -1,6 +1,8 @@
 // gpt-oss: every other layer with a sliding window, a learned attention sink per head, biases
 // everywhere, clamped SwiGLU experts routed by a softmax over the chosen ones.
 
+#include <nibble/base/concat.hpp>
+
 #include "model/layers.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
@@ -8,6 +10,13 @@ namespace {
 
 void complete(const gguf::file& file, hparams& hp) {
   require_experts(file, hp);
+  if (hp.sliding_window == 0) {
+    throw error(
+        errc::bad_file,
+        concat("key '", hp.architecture, ".attention.sliding_window' is absent or 0; every ",
+               "other layer of this architecture has a window."),
+        {.file = file.name()});
+  }
   for (std::int32_t i = 0; i < hp.n_layer; i += 2) {
     hp.layers[static_cast<std::size_t>(i)].window = hp.sliding_window;
   }

@@ -23,11 +23,6 @@ void feed_forward(const layer_context& layer) {
   }
 }
 
-// Query temperature counts in original contexts.
-void complete_mistral3(const gguf::file&, hparams& hp) {
-  hp.temperature_period = static_cast<std::int32_t>(hp.rope.original_context);
-}
-
 }  // namespace
 
 std::span<const arch_spec> llama_family() {
@@ -39,7 +34,6 @@ std::span<const arch_spec> llama_family() {
        .feed_forward = feed_forward},
       {.name = "mistral3",
        .rope = rope_style::norm,
-       .complete = complete_mistral3,
        .declare_layer = declare_layer,
        .attention = emit_attention,
        .feed_forward = feed_forward},

@@ -13,19 +13,6 @@ nibble::shape embedding_shape(const hparams& hp) {
   return {{static_cast<std::uint64_t>(hp.n_embd), static_cast<std::uint64_t>(hp.n_vocab), 1, 1}};
 }
 
-void declare_all(tensor_needs& needs, const model_definition& model) {
-  using w = weight_table;
-  const block_id head{block_kind::head, 0};
-  needs.matrix({block_kind::embedding, 0}, "token_embd.weight", &w::token_embd,
-               embedding_shape(model.hp));
-  for (std::int32_t layer = 0; layer < model.hp.n_layer; ++layer) {
-    model.arch->declare_layer(needs, model.hp, layer);
-  }
-  needs.vector(head, "output_norm.weight", &w::output_norm, model.hp.n_embd);
-  // absent: tied to the embedding
-  needs.matrix(head, "output.weight", &w::output, embedding_shape(model.hp), presence::optional);
-}
-
 std::vector<float> read_rope_factors(const gguf::file& file, const hparams& hp) {
   const gguf::tensor_info* found = file.find_tensor(rope_factors_name);
   if (!found) return {};
@@ -40,9 +27,11 @@ std::vector<float> read_rope_factors(const gguf::file& file, const hparams& hp) 
   }
   std::vector<float> factors(pairs);
   decode_row(found->view.format, found->view.data, pairs, factors.data());
-  for (const float f : factors) {
+  for (std::size_t i = 0; i < pairs; ++i) {
+    const float f = factors[i];
     if (!(f > 0) || !std::isfinite(f)) {
-      throw error(errc::bad_file, "a frequency factor is not a positive number.", where);
+      throw error(errc::bad_file,
+                  concat("factor ", i, " is ", f, "; it must be a positive number."), where);
     }
   }
   return factors;
@@ -87,14 +76,30 @@ const arch_spec& find_arch(std::string_view name) {
               concat("the architecture '", name, "' is unknown; nibble knows ", known, "."));
 }
 
+std::vector<tensor_need> declare_tensors(const arch_spec& arch, const hparams& hp) {
+  using w = weight_table;
+  const block_id head{block_kind::head, 0};
+  tensor_needs needs;
+  needs.matrix({block_kind::embedding, 0}, "token_embd.weight", &w::token_embd,
+               embedding_shape(hp));
+  for (std::int32_t layer = 0; layer < hp.n_layer; ++layer) arch.declare_layer(needs, hp, layer);
+  needs.vector(head, "output_norm.weight", &w::output_norm, hp.n_embd);
+  // absent: tied to the embedding
+  needs.matrix(head, "output.weight", &w::output, embedding_shape(hp), presence::optional);
+  return std::move(needs.list);
+}
+
+hparams read_hparams(const gguf::file& file, const arch_spec& arch) {
+  hparams hp = read_hparams(file);
+  if (arch.complete) arch.complete(file, hp);
+  return hp;
+}
+
 model_definition::model_definition(const gguf::file& file) {
   const auto name = file.require<std::string_view>("general.architecture");
   arch = &find_arch(name);
-  hp = read_hparams(file);
-  if (arch->complete) arch->complete(file, hp);
-  tensor_needs collected;
-  declare_all(collected, *this);
-  needs = std::move(collected.list);
+  hp = read_hparams(file, *arch);
+  needs = declare_tensors(*arch, hp);
   find_tensors(file, needs);
   rope_factors = read_rope_factors(file, hp);
   unused = find_unused(file, needs);

@@ -10,6 +10,15 @@ constexpr std::int64_t max_layers = 4096, max_width = 1 << 20, max_vocab = 1 << 
 constexpr std::int64_t max_heads = 1 << 16, max_head_length = 1 << 14, max_context = 1 << 28;
 constexpr std::int64_t max_experts = 1 << 14;
 
+// The same for numbers that are not whole: far from where a frequency, a scale or a logarithm of
+// them would be no number any more.
+struct number_range {
+  double low, high;
+};
+constexpr number_range epsilons{0, 1}, rope_bases{2, 1e12}, rope_factors{1e-3, 1e6};
+constexpr number_range rope_betas{1e-3, 1e6}, multipliers{0, 1e3}, magnitudes{1e-3, 1e3};
+constexpr number_range softcaps{0, 1e6};  // 0: none
+
 // Reads keys with the architecture's prefix.
 class key_reader {
  public:
@@ -40,23 +49,19 @@ class key_reader {
     return found ? bounded(key(name), *found, low, high) : static_cast<std::int32_t>(otherwise);
   }
 
-  double number(std::string_view name, double otherwise) const {
+  // Refuses what is not a number, too.
+  double number(std::string_view name, number_range range, double otherwise) const {
     const double value = file_.get<double>(key(name)).value_or(otherwise);
-    if (!(value > -1e30 && value < 1e30)) {
-      throw error(errc::bad_file, concat("key '", key(name), "' is not a finite number."),
-                  {.file = file_.name()});
-    }
-    return value;
+    if (value >= range.low && value <= range.high) return value;
+    throw error(errc::bad_file,
+                concat("key '", key(name), "' is ", value, "; it must be a number between ",
+                       range.low, " and ", range.high, "."),
+                {.file = file_.name()});
   }
 
-  double positive(std::string_view name, double otherwise) const {
-    const double value = number(name, otherwise);
-    if (value <= 0) {
-      throw error(errc::bad_file,
-                  concat("key '", key(name), "' is ", value, "; it must be greater than 0."),
-                  {.file = file_.name()});
-    }
-    return value;
+  double require_number(std::string_view name, number_range range) const {
+    file_.require<double>(key(name));
+    return number(name, range, 0);
   }
 
   // A number for all layers, or an array with one for each.
@@ -94,7 +99,11 @@ void read_layers(const key_reader& keys, const gguf::file& file, hparams& hp) {
   const auto heads_kv = keys.per_layer("attention.head_count_kv", hp.n_layer, 1, max_heads, heads);
   const auto ff = keys.per_layer("feed_forward_length", hp.n_layer, 1, max_width,
                                  std::vector<std::int32_t>(n, 0));
-  const double base = keys.positive("rope.freq_base", 10000);
+  // a file with experts in every layer may state their length only
+  if (ff[0] == 0 && !file.find(keys.key("expert_feed_forward_length"))) {
+    keys.require("feed_forward_length", 1, max_width);  // names the missing key
+  }
+  const double base = keys.number("rope.freq_base", rope_bases, 10000);
   for (std::size_t i = 0; i < n; ++i) {
     if (heads[i] % heads_kv[i] != 0) {
       throw error(errc::bad_file,
@@ -106,17 +115,22 @@ void read_layers(const key_reader& keys, const gguf::file& file, hparams& hp) {
   }
 }
 
+// Keys or values of a head; if the file does not state it, the heads share the width evenly.
+std::int32_t read_head_length(const key_reader& keys, const gguf::file& file, const hparams& hp,
+                              std::string_view name) {
+  if (file.find(keys.key(name))) return keys.require(name, 1, max_head_length);
+  const std::int32_t heads = hp.layers[0].n_head, length = hp.n_embd / heads;
+  if (hp.n_embd % heads == 0 && length <= max_head_length) return length;
+  throw error(
+      errc::bad_file,
+      concat("the key '", keys.key(name), "' is absent, and the width ", hp.n_embd, " divided by ",
+             heads, " heads is no whole number up to ", max_head_length, "."),
+      {.file = file.name()});
+}
+
 void read_head_lengths(const key_reader& keys, const gguf::file& file, hparams& hp) {
-  const bool stated = file.find(keys.key("attention.key_length")) != nullptr;
-  if (!stated && hp.n_embd % hp.layers[0].n_head != 0) {
-    throw error(errc::bad_file,
-                concat("the width ", hp.n_embd, " is no multiple of ", hp.layers[0].n_head,
-                       " heads, and the key '", keys.key("attention.key_length"), "' is absent."),
-                {.file = file.name()});
-  }
-  const std::int32_t even = hp.n_embd / hp.layers[0].n_head;
-  hp.key_length = keys.get("attention.key_length", 1, max_head_length, even);
-  hp.value_length = keys.get("attention.value_length", 1, max_head_length, even);
+  hp.key_length = read_head_length(keys, file, hp, "attention.key_length");
+  hp.value_length = read_head_length(keys, file, hp, "attention.value_length");
   hp.n_rot = keys.get("rope.dimension_count", 0, hp.key_length, hp.key_length);
   if (hp.n_rot % 2 != 0) {
     throw error(
@@ -129,17 +143,18 @@ void read_head_lengths(const key_reader& keys, const gguf::file& file, hparams& 
 void read_rope(const key_reader& keys, const gguf::file& file, hparams& hp) {
   const auto kind = file.get<std::string_view>(keys.key("rope.scaling.type"));
   rope_scaling& rope = hp.rope;
-  // files from before rope.scaling.* state only a linear factor
-  const double old_factor = keys.number("rope.scale_linear", 0);
-  rope.factor = keys.number("rope.scaling.factor", old_factor);
-  if (rope.factor == 0) rope.factor = 1;
-  if (rope.factor < 0) keys.positive("rope.scaling.factor", 1);
+  // files from before rope.scaling.* state only a linear factor; 0 stands for none in both
+  rope.factor = 1;
+  for (const char* name : {"rope.scale_linear", "rope.scaling.factor"}) {
+    if (file.get<double>(keys.key(name)).value_or(0) == 0) continue;
+    rope.factor = keys.number(name, rope_factors, 1);
+  }
   rope.original_context =
       keys.get("rope.scaling.original_context_length", 1, max_context, hp.n_ctx_train);
-  rope.attention_factor = keys.positive("rope.scaling.attn_factor", 1);
-  rope.beta_fast = keys.positive("rope.scaling.yarn_beta_fast", 32);
-  rope.beta_slow = keys.positive("rope.scaling.yarn_beta_slow", 1);
-  rope.log_multiplier = keys.number("rope.scaling.yarn_log_multiplier", 0);
+  rope.attention_factor = keys.number("rope.scaling.attn_factor", magnitudes, 1);
+  rope.beta_fast = keys.number("rope.scaling.yarn_beta_fast", rope_betas, 32);
+  rope.beta_slow = keys.number("rope.scaling.yarn_beta_slow", rope_betas, 1);
+  rope.log_multiplier = keys.number("rope.scaling.yarn_log_multiplier", multipliers, 0);
   if (!kind || *kind == "linear") {
     rope.kind = rope.factor == 1 ? rope_scaling_kind::none : rope_scaling_kind::linear;
   } else if (*kind == "yarn") {
@@ -152,16 +167,10 @@ void read_rope(const key_reader& keys, const gguf::file& file, hparams& hp) {
   }
 }
 
-void read_experts(const key_reader& keys, const gguf::file& file, hparams& hp) {
+void read_experts(const key_reader& keys, hparams& hp) {
   hp.n_expert = keys.get("expert_count", 0, max_experts, 0);
   if (hp.n_expert == 0) return;
-  hp.n_expert_used = keys.get("expert_used_count", 1, hp.n_expert, 0);
-  if (hp.n_expert_used == 0) {
-    throw error(errc::bad_file,
-                concat("the model has ", hp.n_expert, " experts, but the key '",
-                       keys.key("expert_used_count"), "' is absent or 0."),
-                {.file = file.name()});
-  }
+  hp.n_expert_used = keys.require("expert_used_count", 1, hp.n_expert);
   hp.n_ff_expert = keys.get("expert_feed_forward_length", 1, max_width, hp.layers[0].n_ff);
 }
 
@@ -175,7 +184,8 @@ hparams read_hparams(const gguf::file& file) {
   hp.n_layer = keys.require("block_count", 1, max_layers);
   hp.n_embd = keys.require("embedding_length", 1, max_width);
   hp.n_ctx_train = keys.require("context_length", 1, max_context);
-  hp.norm_epsilon = static_cast<float>(keys.number("attention.layer_norm_rms_epsilon", 1e-5));
+  hp.norm_epsilon =
+      static_cast<float>(keys.require_number("attention.layer_norm_rms_epsilon", epsilons));
   // `vocab_size` is optional: a model with a tokenizer has as many entries as that
   const auto* tokens = file.find("tokenizer.ggml.tokens");
   const auto* list =
@@ -189,11 +199,16 @@ hparams read_hparams(const gguf::file& file) {
   read_layers(keys, file, hp);
   read_head_lengths(keys, file, hp);
   read_rope(keys, file, hp);
-  read_experts(keys, file, hp);
+  read_experts(keys, hp);
   hp.sliding_window = keys.get("attention.sliding_window", 0, max_context, 0);
-  hp.attention_softcap = static_cast<float>(keys.number("attn_logit_softcapping", 0));
-  hp.final_softcap = static_cast<float>(keys.number("final_logit_softcapping", 0));
-  hp.temperature_scale = static_cast<float>(keys.number("attention.temperature_scale", 0));
+  hp.attention_softcap = static_cast<float>(keys.number("attn_logit_softcapping", softcaps, 0));
+  hp.final_softcap = static_cast<float>(keys.number("final_logit_softcapping", softcaps, 0));
+  hp.temperature_scale =
+      static_cast<float>(keys.number("attention.temperature_scale", multipliers, 0));
+  // the temperature of queries counts in original contexts
+  if (hp.temperature_scale != 0) {
+    hp.temperature_period = static_cast<std::int32_t>(hp.rope.original_context);
+  }
   return hp;
 }
 

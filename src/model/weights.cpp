@@ -11,12 +11,21 @@ std::string in_layer(block_id block, const std::string& name) {
 
 // A trailing extent of 1 is not stored by every writer, so shapes compare as GGUF reads them: all
 // four extents, ones where nothing is stated.
-void check_shape(const gguf::file& file, const tensor_need& need) {
-  if (need.found->view.shape == need.shape) return;
-  throw error(errc::bad_file,
-              concat("the shape is ", to_text(need.found->view.shape),
-                     "; the model's metadata asks for ", to_text(need.shape), "."),
-              {.file = file.name(), .offset = need.found->offset, .tensor = need.name});
+void check_found(const gguf::file& file, const tensor_need& need) {
+  const error_context where{.file = file.name(), .offset = need.found->offset, .tensor = need.name};
+  const tensor_view& view = need.found->view;
+  if (view.shape != need.shape) {
+    throw error(errc::bad_file,
+                concat("the shape is ", to_text(view.shape), "; the model's metadata asks for ",
+                       to_text(need.shape), "."),
+                where);
+  }
+  if (need.shape.elements() == 0) {
+    throw error(errc::bad_file,
+                concat("the model's metadata asks for the shape ", to_text(need.shape),
+                       ", which has no elements."),
+                where);
+  }
 }
 
 }  // namespace
@@ -83,7 +92,7 @@ void find_tensors(const gguf::file& file, std::vector<tensor_need>& needs) {
   for (tensor_need& need : needs) {
     need.found = file.find_tensor(need.name);
     if (need.found) {
-      check_shape(file, need);
+      check_found(file, need);
     } else if (need.present == presence::required) {
       throw error(errc::bad_file,
                   concat("the tensor is missing; a model of this architecture needs it with shape ",

@@ -10,7 +10,7 @@ namespace test {
 struct small_model {
   int n_embd = 64, n_ff = 96, n_vocab = 40, n_layer = 2;
   int n_head = 4, n_head_kv = 2, key_length = 16, value_length = 16;
-  bool quantised = false, biases = false, experts = false, post_norm = false;
+  bool quantised = false, biases = false, scales = false, experts = false, post_norm = false;
   nibble::rope_style rope = nibble::rope_style::neox;
   int window = 0;
   float attention_softcap = 0, output_softcap = 0;
@@ -47,7 +47,12 @@ struct small_model {
 
   nibble::linear linear(nibble::recording& r, weight_store& w, int columns, int rows) const {
     const nibble::weight* bias = biases ? w.f32(u(rows)) : nullptr;
-    return {w.matrix(quantised, u(columns, rows)), bias, r.make(rows)};
+    return {w.matrix(quantised, u(columns, rows)), bias, r.make(rows), scale(w)};
+  }
+
+  // far from 1, each another
+  const nibble::weight* scale(weight_store& w) const {
+    return scales ? w.f32(u(1), 1.5f, 1.25f) : nullptr;
   }
 
   // x += matrix * in, by a step of its own if it is normalised first
@@ -115,7 +120,7 @@ struct small_model {
     const auto product = [&](int columns, int rows) {
       const nibble::weight* bias = biases ? w.f32(u(rows, n_expert)) : nullptr;
       return nibble::linear{w.matrix(quantised, u(columns, rows, n_expert)), bias,
-                            r.make(n_used * rows)};
+                            r.make(n_used * rows), scale(w)};
     };
     const auto g = product(n_embd, n_ff), up = product(n_embd, n_ff), down = product(n_ff, n_embd);
     r.emit(nibble::expert_matmul_step{y, selection, false, {g, up}});

@@ -101,12 +101,13 @@ class reference {
     }
   }
 
-  // to [rows] (+)= matrix[expert] * x + bias[expert]
+  // to [rows] (+)= scale * (matrix[expert] * x) + bias[expert]
   static void multiply(const nibble::linear& l, std::size_t expert, const double* x, double* to,
                        bool accumulate) {
     const std::size_t n = l.matrix->shape.extent[1];
     for (std::size_t r = 0; r < n; ++r) {
       double sum = dot(weight_row(*l.matrix, expert * n + r), x);
+      if (l.scale) sum *= weight_row(*l.scale, 0)[0];
       if (l.bias) sum += weight_row(*l.bias, expert)[r];
       to[r] = accumulate ? to[r] + sum : sum;
     }

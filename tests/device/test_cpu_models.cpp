@@ -21,6 +21,9 @@ std::vector<named_model> variants() {
   };
   add("quantised weights").quantised = true;
   add("biases").biases = true;
+  add("scales").scales = true;
+  auto& scaled = add("scales of quantised experts, before biases");
+  scaled.scales = scaled.quantised = scaled.experts = scaled.biases = true;
   add("rope norm").rope = rope_style::norm;
   add("no rope").rope = rope_style::none;
   add("window").window = 5;
@@ -89,7 +92,8 @@ TEST_CASE("every kind of step agrees with the reference") {
                          model.layout(80, type));
         test::reference reference(recording, type == nibble::kv_type::f16);
         // a rounding to f16, of keys and values or of what GELU takes, may fall to the other side
-        const bool halves = type == nibble::kv_type::f16 || model.gate == nibble::gate_kind::gelu_tanh;
+        const bool halves =
+            type == nibble::kv_type::f16 || model.gate == nibble::gate_kind::gelu_tanh;
         const double bound = halves ? 2e-3 : 2e-5;
         for (const auto& batch : several_sequences()) {
           const auto got = cpu.run(batch);

@@ -1,4 +1,4 @@
-// What the engine's tests share: models by name, logits, references.
+// What the engine's tests share: models by name, references.
 #pragma once
 
 #include <cmath>
@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "errors.hpp"
+#include "run_model.hpp"
 #include "test_data.hpp"
 
 namespace test {
@@ -47,62 +49,6 @@ inline std::vector<float> read_floats(const std::filesystem::path& path) {
 inline nlohmann::json read_json(const std::filesystem::path& path) {
   auto in = open_for_reading(path);
   return nlohmann::json::parse(in);
-}
-
-// What references are compared with: no rounding in the KV cache.
-inline nibble::model_options exact_options(nibble::activation_type activations,
-                                           std::int32_t threads) {
-  nibble::model_options options;
-  options.cpu.activations = activations;
-  options.cpu.threads = threads;
-  options.plan.key = options.plan.value = nibble::kv_type::f32;
-  return options;
-}
-
-// The logits of every position, [tokens, n_vocab].
-inline std::vector<float> all_logits(const nibble::model& model,
-                                     std::span<const nibble::token> tokens) {
-  std::vector<float> all;
-  nibble::session session(model);
-  session.append(tokens, [&](std::size_t first, std::span<const float> logits) {
-    REQUIRE(first * static_cast<std::size_t>(model.hparams().n_vocab) == all.size());
-    all.insert(all.end(), logits.begin(), logits.end());
-  });
-  return all;
-}
-
-// sqrt(sum (a - b)^2 / sum b^2); not a number if either holds one that is none.
-inline double relative_rms(std::span<const float> found, std::span<const float> reference) {
-  REQUIRE(found.size() == reference.size());
-  double difference = 0, size = 0;
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    const double d = static_cast<double>(found[i]) - reference[i];
-    difference += d * d;
-    size += static_cast<double>(reference[i]) * reference[i];
-  }
-  return std::sqrt(difference / size);
-}
-
-// The error that `work` throws; its code and sentence are then compared.
-template <typename F>
-nibble::error thrown(F&& work) {
-  try {
-    work();
-  } catch (const nibble::error& e) {
-    return e;
-  }
-  FAIL("nothing was thrown");
-  throw std::logic_error("unreachable");
-}
-
-inline void check_error(const nibble::error& e, nibble::errc code,
-                        std::initializer_list<const char*> parts) {
-  INFO(e.what());
-  CHECK(e.code() == code);
-  for (const char* part : parts) {
-    INFO("expected in it: " << part);
-    CHECK(std::string(e.what()).find(part) != std::string::npos);
-  }
 }
 
 }  // namespace test

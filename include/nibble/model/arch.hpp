@@ -45,6 +45,12 @@ NIBBLE_API std::vector<std::span<const arch_spec>> arch_families();
 // Throws error (unsupported) that lists the known ones.
 NIBBLE_API const arch_spec& find_arch(std::string_view name);
 
+// The numbers of a model of this architecture. Throws error: bad_file, unsupported.
+NIBBLE_API hparams read_hparams(const gguf::file& file, const arch_spec& arch);
+
+// Every tensor that such a model reads; none is looked for yet.
+NIBBLE_API std::vector<tensor_need> declare_tensors(const arch_spec& arch, const hparams& hp);
+
 // A model's definition: everything but the weights' values.
 struct NIBBLE_API model_definition {
   const arch_spec* arch = nullptr;

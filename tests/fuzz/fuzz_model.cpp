@@ -1,0 +1,84 @@
+// Any bytes as a model's file: an error that blames the file, or a model that runs. A few tokens go
+// through it; weights that are no numbers may give logits that are none, and nothing worse.
+#include <cstdlib>
+#include <initializer_list>
+#include <nibble/nibble.hpp>
+
+namespace {
+
+using nibble::errc;
+
+constexpr std::uint64_t largest_model = 64 << 20;
+
+// Runs `work`; an error must have one of these codes. Returns whether there was none.
+template <typename F>
+bool done(std::initializer_list<errc> codes, F&& work) {
+  try {
+    work();
+    return true;
+  } catch (const nibble::error& e) {
+    for (const errc code : codes) {
+      if (e.code() == code) return false;
+    }
+    throw;  // ends the program, which the fuzzer reports with the error's sentence
+  }
+}
+
+nibble::cpu_options one_thread(nibble::activation_type activations) {
+  nibble::cpu_options options;
+  options.threads = 1;
+  options.activations = activations;
+  return options;
+}
+
+void use_vocabulary(const nibble::gguf::file& file) {
+  if (!nibble::has_tokenizer(file)) return;
+  const nibble::tokenizer tokenizer(file);
+  const std::string_view text = "ab abcd\xc3\xa9 <|im_end|>\n\xff";
+  for (const bool parse : {false, true}) {
+    (void)tokenizer.decode(tokenizer.encode(text, {.parse_special = parse}));
+  }
+  const nibble::chat_template chat(tokenizer.chat_template());
+  (void)chat.encode(tokenizer, std::vector<nibble::chat_message>{{"user", "ab"}});
+}
+
+void generate(const nibble::model& model) {
+  nibble::session session(model, {.seed = 1});
+  const std::vector<nibble::token> tokens = {0, model.hparams().n_vocab - 1};
+  session.append(tokens);
+  // there may be nothing to sample from
+  done({errc::device}, [&] {
+    const nibble::token next = session.sample();
+    session.append({&next, 1});
+    (void)session.sample();
+  });
+}
+
+void run(const nibble::gguf::file& file, const nibble::plan_options& plan) {
+  for (const auto type : {nibble::activation_type::float32, nibble::activation_type::int8}) {
+    const nibble::model model(file, {.cpu = one_thread(type), .plan = plan, .progress = {}});
+    generate(model);
+  }
+}
+
+void use(const nibble::gguf::file& file) {
+  static const auto device = nibble::make_cpu_backend(one_thread(nibble::activation_type::int8));
+  const nibble::plan_options small{.context = 3, .batch = 2};
+  const nibble::model_definition definition(file);
+  const nibble::placement placed = nibble::plan(definition, *device, small);
+  if (placed.devices[0].total() <= largest_model) run(file, small);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const auto blames_file = {errc::bad_file, errc::unsupported, errc::out_of_memory};
+  done(blames_file, [&] {
+    const nibble::gguf::file file(std::as_bytes(std::span(data, size)), "fuzz");
+    // a byte of the text may have no token
+    done({errc::bad_file, errc::unsupported, errc::invalid_argument},
+         [&] { use_vocabulary(file); });
+    use(file);
+  });
+  return 0;
+}
