@@ -1,30 +1,21 @@
 // Mixtures of experts that are known to equal something simpler.
-#include <numeric>
+#include <algorithm>
 
-#include "run_model.hpp"
-#include "tiny_model.hpp"
+#include "tiny_logits.hpp"
 
 namespace {
 
 using nibble::activation_type;
-using nibble::token;
-
-const std::vector<token> text = {3, 1, 4, 1, 5, 9, 2, 6};
-
-std::vector<float> logits_of(const test::tiny_model& model, activation_type type,
-                             std::size_t count = text.size()) {
-  const auto bytes = model.bytes();
-  auto options = test::exact_options(type, 2);
-  options.plan.context = 8;
-  options.plan.all_logits = true;
-  const nibble::model loaded(nibble::gguf::file(bytes, "tiny.gguf"), options);
-  return test::all_logits(loaded, std::span(text).first(count));
-}
+using test::logits_of;
 
 // The part of a tensor of experts that belongs to one of them.
 std::span<float> part(test::tiny_tensor& t, std::size_t expert) {
   const std::size_t each = t.values.size() / t.shape.extent[2];
   return std::span(t.values).subspan(expert * each, each);
+}
+
+void turn(std::vector<float>& values, std::size_t by) {
+  std::rotate(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(by), values.end());
 }
 
 const std::pair<const char*, const char*> matrices[] = {
@@ -59,7 +50,7 @@ template <typename F>
 void for_each_kind(F&& f) {
   for (const auto type : {activation_type::float32, activation_type::int8}) {
     // one token is computed by other code than several
-    for (const std::size_t count : {std::size_t{1}, text.size()}) {
+    for (const std::size_t count : {std::size_t{1}, test::tiny_text.size()}) {
       CAPTURE(type == activation_type::int8, count);
       f(type, count);
     }
@@ -90,7 +81,10 @@ TEST_CASE("equal experts are the dense model, whichever and however many are cho
     for (const std::string layer : {"blk.0.", "blk.1."}) {
       for (const auto& [experts, one] : matrices) {
         auto& t = routed.tensor(layer + experts);
-        for (std::size_t e = 1; e < 4; ++e) std::ranges::copy(part(t, 0), part(t, e).begin());
+        const auto first = part(t, 0);
+        for (std::size_t e = 1; e < 4; ++e) {
+          std::copy(first.begin(), first.end(), part(t, e).begin());
+        }
       }
     }
     const auto dense = dense_of(routed, 2);
@@ -106,7 +100,7 @@ TEST_CASE("with equal router logits the first experts are chosen, with equal wei
   auto routed = routed_model(4, 1);
   for (const char* layer : {"blk.0.", "blk.1."}) {
     auto& router = routed.tensor(std::string(layer) + "ffn_gate_inp.weight");
-    std::ranges::fill(router.values, 0.0f);
+    std::fill(router.values.begin(), router.values.end(), 0.0f);
   }
   const auto first = dense_of(routed, 0);
   for_each_kind([&](activation_type type, std::size_t count) {
@@ -120,7 +114,8 @@ TEST_CASE("with equal router logits the first experts are chosen, with equal wei
   for (const std::string layer : {"blk.0.", "blk.1."}) {
     for (const auto& [experts, one] : matrices) {
       auto& t = exchanged.tensor(layer + experts);
-      std::ranges::swap_ranges(part(t, 0), part(t, 1));
+      const auto one_expert = part(t, 0);
+      std::swap_ranges(one_expert.begin(), one_expert.end(), part(t, 1).begin());
       for (float& v : part(other.tensor(layer + experts), 2)) v = 100;
     }
   }
@@ -138,11 +133,10 @@ TEST_CASE("when all experts are used, their order does not matter") {
   for (const std::string layer : {"blk.0.", "blk.1."}) {
     for (const auto& [experts, one] : matrices) {
       auto& t = turned.tensor(layer + experts);
-      std::ranges::rotate(t.values,
-                          t.values.begin() + static_cast<std::ptrdiff_t>(part(t, 0).size()));
+      turn(t.values, part(t, 0).size());
     }
     auto& router = turned.tensor(layer + "ffn_gate_inp.weight");
-    std::ranges::rotate(router.values, router.values.begin() + 32);
+    turn(router.values, 32);
   }
   for_each_kind([&](activation_type type, std::size_t count) {
     const auto expected = logits_of(routed, type, count);

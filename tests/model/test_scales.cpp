@@ -1,20 +1,11 @@
 // A factor beside a matrix, as bitnet's files have. tests/device has the step that multiplies by
 // it.
-#include "run_model.hpp"
-#include "tiny_model.hpp"
+#include "tiny_logits.hpp"
 
 namespace {
 
 using nibble::activation_type;
-
-std::vector<float> logits_of(const test::tiny_model& model, activation_type type) {
-  const auto bytes = model.bytes();
-  auto options = test::exact_options(type, 2);
-  options.plan.context = 8;
-  options.plan.all_logits = true;
-  const nibble::model loaded(nibble::gguf::file(bytes, "tiny.gguf"), options);
-  return test::all_logits(loaded, std::vector<nibble::token>{1, 7, 47, 0, 7, 20});
-}
+using test::logits_of;
 
 }  // namespace
 
