@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
+#include <functional>
 #include <iomanip>
 #include <nibble/base/bytes.hpp>
-#include <nibble/base/concat.hpp>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <random>
+#include <sstream>
 
 #include "bench_peaks.hpp"
 #include "common.hpp"
@@ -235,7 +235,7 @@ void print(const report& r, bool roofline) {
   if (roofline) std::cout << "roof: tokens/s that the nearer of the two limits allows\n";
 }
 
-void write_json(const report& r, const std::string& path) {
+nlohmann::ordered_json to_json(const report& r) {
   nlohmann::ordered_json all = nlohmann::ordered_json::array();
   for (const result& x : r.results) {
     all.push_back({{"model", r.model_path},
@@ -250,9 +250,7 @@ void write_json(const report& r, const std::string& path) {
                    {"load_seconds", r.load_seconds},
                    {"resident_bytes", r.resident}});
   }
-  std::ofstream out(path);
-  out << all.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
-  if (!out.flush()) throw nibble::error(nibble::errc::io, "cannot be written.", {.file = path});
+  return all;
 }
 
 report measure(bench_options& options) {
@@ -316,8 +314,12 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
 
   return common::run([&] {
+    std::ofstream json;  // opened first: a name that cannot be written should not cost the results
+    if (!options.json_path.empty()) json = common::create(options.json_path);
     const report r = measure(options);
     print(r, options.roofline);
-    if (!options.json_path.empty()) write_json(r, options.json_path);
+    if (!json.is_open()) return;
+    json << to_json(r).dump(1, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
+    common::finish(json, options.json_path);
   });
 }

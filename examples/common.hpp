@@ -1,12 +1,17 @@
-// What several programs share: reading options for models, saying what failed.
+// What several programs share: reading options for models and token ids, saying what failed.
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <exception>
+#include <fstream>
+#include <functional>
 #include <iostream>
 #include <map>
+#include <nibble/base/concat.hpp>
 #include <nibble/nibble.hpp>
 #include <string>
+#include <vector>
 
 namespace common {
 
@@ -21,36 +26,72 @@ struct load_options {
     app.add_option("-b,--batch", model.plan.batch, "prompt tokens that are computed together")
         ->capture_default_str();
     app.add_option("-c,--context", model.plan.context, "tokens of context (0: up to 4096)");
-    add_choice(
-        app, "--activations", model.cpu.activations,
+    add_choice<nibble::activation_type>(
+        app, "--activations",
         {{"int8", nibble::activation_type::int8}, {"float", nibble::activation_type::float32}},
-        "how activations enter products with quantised weights: int8, float");
-    app.add_option(
-        "--kv", [this](const CLI::results_t& names) { return set_kv(names.at(0)); },
-        "elements of the KV cache: f16, f32");
+        [this](auto chosen) { model.cpu.activations = chosen; },
+        "how activations enter products with quantised weights (default: int8)");
+    add_choice<nibble::kv_type>(
+        app, "--kv", {{"f16", nibble::kv_type::f16}, {"f32", nibble::kv_type::f32}},
+        [this](auto chosen) { set_kv(chosen); },
+        nibble::concat("elements of the KV cache (default: ", kv_name(), ")"));
     app.add_option("--isa", model.cpu.isa, "instruction set (default: NIBBLE_ISA, then the best)");
   }
 
-  template <typename T>
-  static void add_choice(CLI::App& app, const std::string& name, T& to,
-                         const std::map<std::string, T>& choices, const std::string& help) {
-    app.add_option_function<std::string>(
-           name, [&to, choices](const std::string& chosen) { to = choices.at(chosen); }, help)
-        ->check(CLI::IsMember(choices));
-  }
+  void set_kv(nibble::kv_type type) { model.plan.key = model.plan.value = type; }
 
-  bool set_kv(const std::string& name) {
-    if (name != "f16" && name != "f32") return false;
-    model.plan.key = model.plan.value = name == "f16" ? nibble::kv_type::f16 : nibble::kv_type::f32;
-    return true;
+ private:
+  const char* kv_name() const { return model.plan.key == nibble::kv_type::f16 ? "f16" : "f32"; }
+
+  // An option whose value is one of these names; its help lists them.
+  template <typename T>
+  static void add_choice(CLI::App& app, const std::string& name,
+                         const std::map<std::string, T>& choices, const std::function<void(T)>& set,
+                         const std::string& help) {
+    std::vector<std::string> names;
+    for (const auto& [choice, value] : choices) names.push_back(choice);
+    app.add_option_function<std::string>(
+           name, [set, choices](const std::string& chosen) { set(choices.at(chosen)); }, help)
+        ->check(CLI::IsMember(names));
   }
 };
+
+// Token ids between white space, up to the end of the input; `name` stands for it in errors.
+inline std::vector<nibble::token> read_tokens(std::istream& in, const std::string& name) {
+  std::vector<nibble::token> tokens;
+  for (std::string word; in >> word;) {
+    nibble::token id = 0;
+    const char* const end = word.data() + word.size();
+    if (const auto read = std::from_chars(word.data(), end, id);
+        read.ec != std::errc{} || read.ptr != end) {
+      throw nibble::error(nibble::errc::invalid_argument,
+                          "'" + word + "' is not a token id; whole numbers were expected.",
+                          {.file = name});
+    }
+    tokens.push_back(id);
+  }
+  if (in.bad()) throw nibble::error(nibble::errc::io, "cannot be read.", {.file = name});
+  return tokens;
+}
+
+// Opens a file for writing, replacing what it holds.
+inline std::ofstream create(const std::string& path) {
+  std::ofstream out(path, std::ios::binary);
+  if (!out) throw nibble::error(nibble::errc::io, "cannot be opened for writing.", {.file = path});
+  return out;
+}
+
+// Output goes through a buffer, so only now it is known whether all of it arrived.
+inline void finish(std::ostream& out, const std::string& name) {
+  if (!out.flush()) throw nibble::error(nibble::errc::io, "cannot be written.", {.file = name});
+}
 
 // Runs a program's work: an exception becomes a sentence on stderr and exit code 1.
 template <typename Work>
 int run(const Work& work) {
   try {
     work();
+    finish(std::cout, "standard output");
     return 0;
   } catch (const std::exception& e) {
     std::cerr << "error: " << e.what() << '\n';

@@ -4,9 +4,10 @@
 #include <nibble/nibble.hpp>
 
 int main(int argc, char** argv) {
-  if (argc != 3 || std::string_view(argv[1]) == "--help") {
-    std::cerr << "usage: nibble-embed-in-app MODEL.gguf QUESTION\n";
-    return argc == 2 ? 0 : 2;
+  if (argc != 3) {
+    const bool help = argc == 2 && std::string_view(argv[1]) == "--help";
+    (help ? std::cout : std::cerr) << "usage: nibble-embed-in-app MODEL.gguf QUESTION\n";
+    return help ? 0 : 2;
   }
   try {
     const nibble::gguf::file file{argv[1]};
@@ -17,7 +18,8 @@ int main(int argc, char** argv) {
     for (std::string_view piece : chat.reply(question, {.max_tokens = 200})) {
       std::cout << piece << std::flush;
     }
-    std::cout << '\n';
+    std::cout << std::endl;
+    if (!std::cout) throw nibble::error(nibble::errc::io, "the answer cannot be written.");
   } catch (const nibble::error& e) {
     std::cerr << e.what() << '\n';  // a whole sentence: what is wrong, where, what would be right
     return 1;

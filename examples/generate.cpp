@@ -3,13 +3,21 @@
 #include <unistd.h>
 #include <csignal>
 #include <cstdio>
+#include <iterator>
 #include <stop_token>
 
 #include "common.hpp"
 
 namespace {
 
-std::stop_source interrupted;  // Ctrl-C ends the text, not the program
+std::stop_source interrupted;  // Ctrl-C ends the text, a second one the program
+
+void end_text_on_interrupt() {
+  struct sigaction action {};
+  action.sa_handler = [](int) { interrupted.request_stop(); };
+  action.sa_flags = SA_RESETHAND;  // and not SA_RESTART: waiting for a line ends, too
+  sigaction(SIGINT, &action, nullptr);
+}
 
 void show_progress(double share) {
   std::fprintf(stderr, "\rloading %3.0f %%%s", share * 100, share >= 1 ? "\r\033[K" : "");
@@ -61,8 +69,9 @@ void add_options(CLI::App& app, options& o) {
                "answer the prompt by the model's chat template; without a prompt, answer each line "
                "of the standard input");
   app.add_option("--system", o.system, "system message, with --chat");
-  app.add_option("-n,--max-tokens", o.generate.max_tokens,
-                 "0: until the model or the context ends");
+  app.add_option("-n,--max-tokens", o.generate.max_tokens, "0: until the model or the context ends")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--stop", o.generate.stop, "end before this text; may be repeated");
   app.add_option("--temperature", o.sampling.temperature, "0: always the most probable token")
       ->capture_default_str();
@@ -82,10 +91,11 @@ void add_options(CLI::App& app, options& o) {
 std::string print(nibble::generation& text) {
   std::string all;
   for (const std::string_view piece : text) {
-    std::cout << piece << std::flush;
+    std::cout << piece;
+    common::finish(std::cout, "standard output");  // shown at once, or no use going on
     all += piece;
   }
-  std::cout << '\n';
+  std::cout << std::endl;
   return all;
 }
 
@@ -115,13 +125,14 @@ void chat(nibble::session& session, const options& o) {
 }
 
 void generate(options& o) {
+  static_cast<void>(nibble::sampler(o.sampling));  // refuses bad options before a long loading
   if (o.prompt == "-") o.prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
   if (isatty(STDERR_FILENO)) o.load.model.progress = show_progress;
   const nibble::model model(nibble::gguf::file(o.load.path), o.load.model);
   if (o.verbose) std::cerr << model.plan() << '\n';
   nibble::session session(model, o.sampling);
   o.generate.cancel = interrupted.get_token();
-  std::signal(SIGINT, [](int) { interrupted.request_stop(); });
+  end_text_on_interrupt();
   if (o.chat) {
     chat(session, o);
   } else {

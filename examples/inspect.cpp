@@ -1,17 +1,13 @@
 // nibble-inspect: what a GGUF file holds. Metadata, tensors, bytes by weight format.
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
 #include <cstring>
-#include <fstream>
 #include <iomanip>
-#include <iostream>
-#include <map>
 #include <nibble/base/bytes.hpp>
-#include <nibble/base/concat.hpp>
 #include <nibble/formats/list.hpp>
-#include <nibble/gguf/file.hpp>
 #include <nlohmann/json.hpp>
+
+#include "common.hpp"
 
 namespace gguf = nibble::gguf;
 using json = nlohmann::ordered_json;
@@ -178,9 +174,9 @@ void write_json(const gguf::file& file, const std::string& path) {
   for (const auto& [name, t] : totals_by_format(file)) {
     out["formats"][name] = {{"tensors", t.tensors}, {"elements", t.elements}, {"bytes", t.bytes}};
   }
-  std::ofstream stream(path);
+  std::ofstream stream = common::create(path);
   stream << dump(out, 1) << '\n';
-  if (!stream.flush()) throw std::runtime_error(path + ": cannot be written");
+  common::finish(stream, path);
 }
 
 }  // namespace
@@ -194,15 +190,13 @@ int main(int argc, char** argv) {
   app.add_option("--width", width, "Most characters of a value that are printed")
       ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
-  try {
-    const gguf::file file{std::filesystem::path(path)};
-    if (json_path.empty())
+
+  return common::run([&] {
+    const gguf::file file(path);
+    if (json_path.empty()) {
       print(file, width);
-    else
+    } else {
       write_json(file, json_path);
-    return 0;
-  } catch (const std::exception& e) {
-    std::cerr << "nibble-inspect: " << e.what() << '\n';
-    return 1;
-  }
+    }
+  });
 }

@@ -1,8 +1,5 @@
 // nibble-logits: the logits of every position of a token sequence, as raw floats.
 
-#include <fstream>
-#include <vector>
-
 #include "common.hpp"
 
 namespace {
@@ -10,22 +7,7 @@ namespace {
 std::vector<nibble::token> read_tokens(const std::string& path) {
   std::ifstream in(path);
   if (!in) throw nibble::error(nibble::errc::io, "cannot be opened.", {.file = path});
-  std::vector<nibble::token> tokens;
-  for (std::string word; in >> word;) {
-    std::size_t used = 0;
-    int id = -1;
-    try {
-      id = std::stoi(word, &used);
-    } catch (const std::exception&) {
-      used = 0;
-    }
-    if (used != word.size()) {
-      throw nibble::error(nibble::errc::invalid_argument,
-                          "'" + word + "' is not a token id; whole numbers were expected.",
-                          {.file = path});
-    }
-    tokens.push_back(id);
-  }
+  auto tokens = common::read_tokens(in, path);
   if (tokens.empty()) {
     throw nibble::error(nibble::errc::invalid_argument, "holds no token ids.", {.file = path});
   }
@@ -38,8 +20,9 @@ int main(int argc, char** argv) {
   CLI::App app{
       "Writes the logits of every position: raw little-endian float32 [n_tokens, n_vocab]."};
   common::load_options load;
+  // what is compared with references should not be rounded on the way
+  load.set_kv(nibble::kv_type::f32);
   load.add_to(app);
-  load.set_kv("f32");  // what is compared with references should not be rounded on the way
   std::string tokens_path, out_path;
   app.add_option("tokens", tokens_path, "file with token ids between white space")->required();
   app.add_option("out", out_path, "file to write")->required();
@@ -53,12 +36,11 @@ int main(int argc, char** argv) {
     }
     const nibble::model model(nibble::gguf::file(load.path), load.model);
     nibble::session session(model);
-    std::ofstream out(out_path, std::ios::binary);
+    std::ofstream out = common::create(out_path);
     session.append(tokens, [&](std::size_t, std::span<const float> logits) {
       out.write(reinterpret_cast<const char*>(logits.data()),
                 static_cast<std::streamsize>(logits.size_bytes()));
+      common::finish(out, out_path);  // not after minutes of work that is lost
     });
-    out.close();
-    if (!out) throw nibble::error(nibble::errc::io, "cannot be written.", {.file = out_path});
   });
 }

@@ -1,6 +1,7 @@
 #include <nibble/engine/generation.hpp>
 
 #include <algorithm>
+#include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
 #include <nibble/text/text_stream.hpp>
 #include <utility>
@@ -154,6 +155,11 @@ generation session::reply(std::span<const chat_message> conversation, generate_o
 
 generation session::make_generation(std::vector<token> prompt, bool anew,
                                     generate_options options) {
+  if (options.max_tokens < 0) {
+    throw error(errc::invalid_argument,
+                concat("the generation option max_tokens is ", options.max_tokens,
+                       "; it must be 0 (until the model or the context ends) or greater."));
+  }
   // what is generated continues a text: its first space is one between words
   text_stream stream(state_->loaded->need_tokenizer(), {.keep_prefix = true});
   stop_filter filter(options.stop);

@@ -7,16 +7,17 @@
 namespace nibble::inline NIBBLE_ABI {
 namespace {
 
-[[noreturn]] void refuse(const char* option, float value, const char* right) {
+template <typename T>
+[[noreturn]] void refuse(const char* option, T value, const char* right) {
   throw error(errc::invalid_argument,
               concat("the sampling option ", option, " is ", value, "; it must be ", right, "."));
 }
 
 void check(const sampling_options& o) {
   if (!(o.temperature >= 0) || !std::isfinite(o.temperature)) {
-    refuse("temperature", o.temperature, "0 or greater");
+    refuse("temperature", o.temperature, "a finite number, 0 or greater");
   }
-  if (o.top_k < 0) refuse("top_k", static_cast<float>(o.top_k), "0 (all) or greater");
+  if (o.top_k < 0) refuse("top_k", o.top_k, "0 (all) or greater");
   if (!(o.top_p > 0 && o.top_p <= 1)) refuse("top_p", o.top_p, "greater than 0, at most 1");
   if (!(o.min_p >= 0 && o.min_p <= 1)) refuse("min_p", o.min_p, "between 0 and 1");
 }
@@ -58,6 +59,8 @@ void sampler::to_probabilities(float temperature) {
     sum += c.probability;
   }
   for (candidate& c : work_) c.probability = static_cast<float>(c.probability / sum);
+  // far below the best one nothing is left of a probability: such a token cannot be drawn
+  while (work_.back().probability == 0) work_.pop_back();
 }
 
 // top_p and min_p look at probabilities at temperature 1, while the candidates still hold logits.
@@ -76,8 +79,9 @@ void sampler::keep_top_p() {
 
 void sampler::keep_min_p() {
   if (options_.min_p <= 0) return;
-  const float least = work_.front().probability + std::log(options_.min_p);
-  const auto below = [least](const candidate& c) { return c.probability < least; };
+  // the difference, because a sum would round away what is small beside a large logit
+  const float best = work_.front().probability, least = std::log(options_.min_p);
+  const auto below = [=](const candidate& c) { return c.probability - best < least; };
   const auto end = std::find_if(work_.begin() + 1, work_.end(), below);
   work_.erase(end, work_.end());
 }

@@ -23,12 +23,17 @@ stop_filter::stop_filter(std::vector<std::string> stops) : stops_(std::move(stop
 std::string stop_filter::push(std::string_view text) {
   if (stopped_) return {};
   held_ += text;
-  std::size_t first = std::string::npos, keep = 0;
+  constexpr std::size_t none = std::string::npos;
+  std::size_t first = none, first_end = none, keep = 0;
   for (const std::string& stop : stops_) {
-    first = std::min(first, held_.find(stop));
     keep = std::max(keep, overlap(held_, stop));
+    const std::size_t at = held_.find(stop);
+    if (at == none) continue;
+    // the one that ends first, so that the text's cuts into pieces do not matter
+    const std::size_t end = at + stop.size();
+    if (end < first_end || (end == first_end && at < first)) first = at, first_end = end;
   }
-  stopped_ = first != std::string::npos;
+  stopped_ = first != none;
   const std::size_t free = stopped_ ? first : held_.size() - keep;
   std::string out = held_.substr(0, free);
   held_.erase(0, stopped_ ? held_.size() : free);

@@ -1,4 +1,5 @@
-// Finds stop strings in text that arrives in pieces.
+// Finds stop strings in text that arrives in pieces. The one that is complete first counts, the
+// longest of several that are complete at once; how the text is cut makes no difference.
 #pragma once
 
 #include <nibble/base/config.hpp>

@@ -15,8 +15,8 @@ namespace nibble::inline NIBBLE_ABI {
 
 struct generate_options {
   std::int32_t max_tokens = 0;  // 0: until the model or the context ends
-  std::vector<std::string> stop =
-      {};                       // generation ends before the first of these; it is not given out
+  // generation ends before the first of these that is complete; it is not given out
+  std::vector<std::string> stop = {};
   bool parse_special = true;    // "<|im_end|>" in the prompt means that token
   std::stop_token cancel = {};  // asked between tokens, and between parts of a prompt
 };

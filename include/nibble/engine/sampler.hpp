@@ -16,7 +16,7 @@ namespace nibble::inline NIBBLE_ABI {
 struct sampling_options {
   float temperature = 0.8f;
   std::int32_t top_k = 40;  // keep this many; 0: all
-  float top_p = 0.95f;      // keep the fewest whose probabilities reach this sum; 1: all
+  float top_p = 0.95f;      // keep the fewest best whose probabilities reach this sum; 1: all
   float min_p = 0.05f;      // drop those below this share of the best one's; 0: none
   std::optional<std::uint64_t> seed = {};  // none: a random one
 };
@@ -26,7 +26,8 @@ class NIBBLE_API sampler {
   // Throws error (invalid_argument) that names the option, its value and what would be right.
   explicit sampler(const sampling_options& options = {});
 
-  // logits: [n_vocab]. Throws error (device) if none of them is a number.
+  // logits: [n_vocab]; infinite ones and NaN are never drawn. Throws error (device) if no others
+  // are there.
   token sample(std::span<const float> logits);
 
   // The tokens that may be drawn and their probabilities, most probable first; no draw is made.
