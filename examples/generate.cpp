@@ -4,6 +4,7 @@
 #include <csignal>
 #include <cstdio>
 #include <iterator>
+#include <limits>
 #include <stop_token>
 
 #include "common.hpp"
@@ -71,7 +72,7 @@ void add_options(CLI::App& app, options& o) {
   app.add_option("--system", o.system, "system message, with --chat");
   app.add_option("-n,--max-tokens", o.generate.max_tokens, "0: until the model or the context ends")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0, std::numeric_limits<std::int32_t>::max()));
   app.add_option("--stop", o.generate.stop, "end before this text; may be repeated");
   app.add_option("--temperature", o.sampling.temperature, "0: always the most probable token")
       ->capture_default_str();
@@ -82,8 +83,11 @@ void add_options(CLI::App& app, options& o) {
   app.add_option("--min-p", o.sampling.min_p, "drop tokens below this share of the best")
       ->capture_default_str();
   app.add_option_function<std::uint64_t>(
-      "--seed", [&o](std::uint64_t seed) { o.sampling.seed = seed; },
-      "of the random draws (default: another one each time)");
+         "--seed", [&o](std::uint64_t seed) { o.sampling.seed = seed; },
+         "of the random draws (default: another one each time)")
+      ->check([](const std::string& seed) {
+        return seed.starts_with('-') ? "must not be negative: " + seed : std::string();
+      });
   app.add_flag("-v,--verbose", o.verbose, "show the plan and the timings");
 }
 

@@ -18,10 +18,6 @@
 
 namespace test {
 
-// The model that comes with the project.
-inline const std::filesystem::path tales =
-    std::filesystem::path(NIBBLE_SOURCE_DIR) / "examples/models/nibble-tales-q8_0.gguf";
-
 inline std::ifstream open_for_reading(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) throw std::runtime_error("cannot be read: " + path.string());

@@ -9,6 +9,10 @@
 
 namespace test {
 
+// The model that comes with the project.
+inline const std::filesystem::path tales =
+    std::filesystem::path(NIBBLE_SOURCE_DIR) / "examples/models/nibble-tales-q8_0.gguf";
+
 // NIBBLE_TEST_DATA, or the folder `shared` beside the project.
 inline std::filesystem::path data_root() {
   if (const char* root = std::getenv("NIBBLE_TEST_DATA")) return root;

@@ -1,0 +1,103 @@
+// What all programs have in common: help, missing arguments, files that are no models, output that
+// cannot be written.
+
+#include <map>
+
+#include "process.hpp"
+
+namespace {
+
+using strings = std::vector<std::string>;
+
+// The arguments that make a program work on this model.
+strings arguments(const std::string& program, const std::string& model,
+                  const test::temporary_folder& folder) {
+  if (program == "generate") return {model, "Once", "-n", "2"};
+  if (program == "embed-in-app") return {model, "Who are you?"};
+  if (program == "bench") return {model, "-p", "4", "-n", "0", "-r", "1", "-t", "1"};
+  if (program == "logits") {
+    return {model, test::write_file(folder / "ids", "1 2 3").string(), (folder / "out").string()};
+  }
+  return {model};
+}
+
+const std::map<std::string, strings> options_of = {
+    {"generate",
+     {"model", "prompt", "--chat", "--system", "--max-tokens", "--stop", "--temperature", "--top-k",
+      "--top-p", "--min-p", "--seed", "--verbose", "--threads", "--batch", "--context",
+      "--activations", "--kv", "--isa"}},
+    {"inspect", {"file", "--json", "--width"}},
+    {"tokenize", {"model", "--decode", "--no-bos", "--no-special", "--parse-special", "--pieces"}},
+    {"logits", {"model", "tokens", "out", "--threads", "--batch", "--context", "--activations"}},
+    {"bench",
+     {"model", "--prompt", "--generate", "--depth", "--repetitions", "--json", "--roofline",
+      "--threads", "--context", "--activations"}},
+    {"embed-in-app", {"MODEL", "QUESTION"}},
+};
+
+}  // namespace
+
+TEST_CASE("programs: --help names every option") {
+  for (const auto& [program, options] : options_of) {
+    const std::string help = test::run_well(program, {"--help"});
+    for (const std::string& option : options) {
+      INFO(program << " " << option);
+      CHECK(test::contains(help, option));
+    }
+  }
+}
+
+TEST_CASE("programs: without arguments they say what is missing") {
+  for (const auto& [program, options] : options_of) {
+    INFO(program);
+    test::check_refused(test::run(program, {}), {options.front()});
+  }
+  test::check_refused(test::run("generate", {test::tales.string()}), {"prompt"});
+  test::check_refused(test::run("embed-in-app", {test::tales.string()}), {"QUESTION"});
+  test::check_refused(test::run("logits", {test::tales.string()}), {"tokens"});
+}
+
+TEST_CASE("programs: what is no model is refused by name") {
+  const test::temporary_folder folder;
+  const std::string model = test::read_file(test::tales);
+  const std::string files[] = {
+      (folder / "missing.gguf").string(),
+      folder.path().string(),
+      test::write_file(folder / "empty.gguf", "").string(),
+      test::write_file(folder / "text.gguf", "Once upon a time, there was no model.\n").string(),
+      test::write_file(folder / "in-header.gguf", model.substr(0, 5000)).string(),
+      test::write_file(folder / "in-data.gguf", model.substr(0, model.size() - 1000)).string(),
+  };
+  for (const auto& [program, options] : options_of) {
+    for (const std::string& file : files) {
+      INFO(program << " " << file);
+      test::check_refused(test::run(program, arguments(program, file, folder), "text"), {file}, 1);
+    }
+  }
+  CHECK(!std::filesystem::exists(folder / "out"));  // nothing was begun
+}
+
+TEST_CASE("programs: output that cannot be written is reported") {
+  const test::temporary_folder folder;
+  const std::string full = "/dev/full";
+  if (!std::filesystem::exists(full)) return;
+  const std::string model = test::tales.string();
+  for (const std::string program : {"generate", "inspect", "tokenize", "embed-in-app"}) {
+    INFO(program);
+    const auto found = test::run(program, arguments(program, model, folder), "some text", full);
+    test::check_refused(found, {"cannot be written"}, 1);
+  }
+  const auto ids = test::write_file(folder / "ids", "1 2 3").string();
+  const std::string nowhere = (folder / "no-such-folder" / "out").string();
+  const strings cases[] = {{"logits", model, ids}, {"inspect", model, "--json"}};
+  for (strings words : cases) {
+    const std::string program = words.front();
+    words.erase(words.begin());
+    for (const std::string& out : {full, nowhere}) {
+      INFO(program << " to " << out);
+      words.push_back(out);
+      test::check_refused(test::run(program, words), {out, "cannot be"}, 1);
+      words.pop_back();
+    }
+  }
+}

@@ -1,0 +1,164 @@
+// nibble-generate and nibble-embed-in-app on the model that comes with the project.
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <thread>
+
+#include "process.hpp"
+
+namespace {
+
+using strings = std::vector<std::string>;
+
+strings with_model(strings more) {
+  more.insert(more.begin(), test::tales.string());
+  return more;
+}
+
+std::string generate(const strings& more, std::string_view input = "") {
+  return test::run_well("generate", with_model(more), input);
+}
+
+test::outcome refused(const strings& more) {
+  return test::run("generate", with_model(more));
+}
+
+}  // namespace
+
+TEST_CASE("generate: a seed fixes the text, for every number of threads") {
+  const strings base{"Once upon a time", "-n", "16", "--temperature", "1.5", "--min-p", "0"};
+  const auto with = [&](const strings& more) {
+    strings all = base;
+    all.insert(all.end(), more.begin(), more.end());
+    return generate(all);
+  };
+  const std::string text = with({"--seed", "3", "--threads", "1"});
+  CHECK(text.size() > 16);
+  CHECK(text.ends_with('\n'));
+  CHECK(with({"--seed", "3", "--threads", "2"}) == text);
+  CHECK(with({"--seed", "4", "--threads", "2"}) != text);
+}
+
+TEST_CASE("generate: temperature 0 needs no seed; -n cuts the same text; - reads it") {
+  const std::string twelve = generate({"The dog", "-n", "12", "--temperature", "0"});
+  CHECK(generate({"The dog", "-n", "12", "--temperature", "0", "--seed", "9"}) == twelve);
+  CHECK(generate({"-", "-n", "12", "--temperature", "0"}, "The dog") == twelve);
+  std::string four = generate({"The dog", "-n", "4", "--temperature", "0"});
+  REQUIRE(four.ends_with('\n'));
+  four.pop_back();
+  CHECK(four.size() < twelve.size());
+  CHECK(twelve.starts_with(four));
+}
+
+TEST_CASE("generate: --stop ends before the text, and may be repeated") {
+  const std::string text = generate({"The dog", "-n", "12", "--temperature", "0"});
+  const std::string stop = text.substr(text.size() / 2, 3),
+                    before = text.substr(0, text.find(stop));
+  CHECK(generate({"The dog", "-n", "12", "--temperature", "0", "--stop", "never there", "--stop",
+                  stop}) == before + '\n');
+}
+
+TEST_CASE("generate: --verbose shows the plan, why it ended, the seed and speeds") {
+  const auto found = test::run("generate", with_model({"The dog", "-n", "5", "-v", "--seed", "77",
+                                                       "-t", "1", "--kv", "f32", "-c", "64"}));
+  REQUIRE(found.status == 0);
+  for (const char* part :
+       {"KV cache", "context 64 tokens, keys f32, values f32", "asked number of tokens", "seed 77",
+        "load ", "prompt ", "generation ", "tokens/s", "MiB of weights"}) {
+    INFO("expected in it: " << part << ", found: " << found.err);
+    CHECK(test::contains(found.err, part));
+  }
+  CHECK(!test::contains(found.out, "tokens/s"));
+  // quiet otherwise
+  CHECK(test::run("generate", with_model({"The dog", "-n", "2"})).err == "");
+}
+
+TEST_CASE("generate: --chat answers one prompt, or each line of its input") {
+  const strings options{"--chat", "--temperature", "0", "-n", "12"};
+  const auto with_prompt = [&](const char* prompt) {
+    strings all = options;
+    all.insert(all.begin(), prompt);
+    return generate(all);
+  };
+  const std::string first = with_prompt("What is your name?");
+  CHECK(first.size() > 1);
+  // two lines, the last one without an end: the first answer is the same, then comes a second
+  const std::string both = generate(options, "What is your name?\nTell me a story.");
+  CHECK(both.starts_with(first));
+  CHECK(both.size() > first.size() + 1);
+  CHECK(generate(options, "") == "");
+  // an answer is no continuation
+  CHECK(generate({"What is your name?", "--temperature", "0", "-n", "12"}) != first);
+}
+
+TEST_CASE("generate: an interrupt ends the text and the waiting for a line, not the program") {
+  const test::temporary_folder folder;
+  const auto pipe = folder / "lines";
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  const int writer = ::open(pipe.c_str(), O_RDWR);  // stays open: the program waits for more
+  REQUIRE(writer >= 0);
+  test::process running("generate", with_model({"--chat", "-n", "3", "-t", "1"}), pipe.string());
+  REQUIRE(::write(writer, "Hello\n", 6) == 6);
+  for (int i = 0; i < 3000 && !running.output().ends_with('\n'); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  running.send(SIGINT);
+  const auto found = running.wait();
+  ::close(writer);
+  INFO(found.err);
+  CHECK(found.status == 0);
+  CHECK(std::count(found.out.begin(), found.out.end(), '\n') == 1);
+}
+
+TEST_CASE("generate: bad values are refused, each by a sentence that names the option") {
+  struct example {
+    strings words;
+    std::initializer_list<std::string_view> parts;
+  };
+  const example examples[] = {
+      {{"--temperature", "-1"}, {"temperature", "-1", "0 or greater"}},
+      {{"--temperature", "nan"}, {"temperature", "nan"}},
+      {{"--temperature", "warm"}, {"--temperature", "warm"}},
+      {{"--top-k", "-2"}, {"top_k", "-2"}},
+      {{"--top-p", "0"}, {"top_p", "greater than 0, at most 1"}},
+      {{"--min-p", "2"}, {"min_p", "between 0 and 1"}},
+      {{"--seed", "-1"}, {"--seed", "-1"}},
+      {{"--seed", "x"}, {"--seed", "x"}},
+      {{"-n", "-5"}, {"--max-tokens", "-5"}},
+      {{"-n", "99999999999"}, {"--max-tokens", "99999999999"}},
+      {{"--context", "-1"}, {"context", "-1", "between"}},
+      {{"--context", "100000000"}, {"KV cache", "shorter context"}},
+      {{"--context", "300000000"}, {"context", "300000000", "between"}},
+      {{"--batch", "0"}, {"batch", "0", "between 1"}},
+      {{"--threads", "100000"}, {"threads", "100000", "give 1 to"}},
+      {{"--threads", "-3"}, {"threads", "-3"}},
+      {{"--kv", "q9"}, {"--kv", "q9", "f16", "f32"}},
+      {{"--activations", "int7"}, {"--activations", "int7", "int8", "float"}},
+      {{"--isa", "nonsense"}, {"instruction set", "nonsense", "scalar"}},
+      {{"--no-such-option"}, {"--no-such-option"}},
+  };
+  for (const example& e : examples) {
+    strings words{"The dog", "-t", "1"};
+    if (e.words[0] == "--threads") words.resize(1);
+    if (e.words[0] != "-n") words.insert(words.end(), {"-n", "1"});
+    words.insert(words.end(), e.words.begin(), e.words.end());
+    INFO(e.words.front() << ' ' << e.words.back());
+    test::check_refused(refused(words), e.parts);
+  }
+}
+
+TEST_CASE("generate: a prompt longer than the context is refused") {
+  test::check_refused(refused({"The dog and the cat went to the house", "-c", "4"}),
+                      {"do not fit", "context holds 4"}, 1);
+}
+
+TEST_CASE("embed-in-app: answers") {
+  const std::string answer = test::run_well("embed-in-app", {test::tales.string(), "Who are you?"});
+  CHECK(answer.size() > 2);
+  CHECK(answer.ends_with('\n'));
+  // the seed stands in its source
+  CHECK(test::run_well("embed-in-app", {test::tales.string(), "Who are you?"}) == answer);
+}
