@@ -347,7 +347,7 @@ TEST_CASE("sampler: logits that are no numbers are an error") {
 }
 
 TEST_CASE("sampler: invalid options are refused by name, value and what is right") {
-  const auto refused = [](auto change, std::initializer_list<const char*> parts) {
+  const auto refused = [](auto change, std::initializer_list<std::string_view> parts) {
     auto o = keep_all();
     change(o);
     const auto e = test::thrown([&] { sampler s(o); });
