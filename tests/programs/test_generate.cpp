@@ -105,6 +105,7 @@ TEST_CASE("generate: an interrupt ends the text and the waiting for a line, not 
   for (int i = 0; i < 3000 && !running.output().ends_with('\n'); ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));  // now it waits for a line
   running.send(SIGINT);
   const auto found = running.wait();
   ::close(writer);
