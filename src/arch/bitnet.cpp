@@ -2,6 +2,7 @@
 
 #include <nibble/base/concat.hpp>
 
+#include "gguf/cursor.hpp"
 #include "model/layers.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
@@ -14,9 +15,10 @@ void complete(const gguf::file& file, hparams& hp) {
   if (name == "relu2" || name == "relu_sqr") {
     hp.ffn_gate = gate_kind::relu_squared;
   } else if (name != "silu") {
-    throw error(errc::unsupported,
-                concat("key '", key, "' is '", name, "'; nibble knows silu and relu2."),
-                {.file = file.name()});
+    throw error(
+        errc::unsupported,
+        concat("key '", key, "' is '", gguf::printable(name), "'; nibble knows silu and relu2."),
+        {.file = file.name()});
   }
 }
 

@@ -4,6 +4,8 @@
 #include <nibble/model/arch.hpp>
 #include <unordered_set>
 
+#include "gguf/cursor.hpp"
+
 namespace nibble::inline NIBBLE_ABI {
 namespace {
 
@@ -72,8 +74,8 @@ const arch_spec& find_arch(std::string_view name) {
       known += concat(known.empty() ? "" : ", ", spec.name);
     }
   }
-  throw error(errc::unsupported,
-              concat("the architecture '", name, "' is unknown; nibble knows ", known, "."));
+  throw error(errc::unsupported, concat("the architecture '", gguf::printable(name),
+                                        "' is unknown; nibble knows ", known, "."));
 }
 
 std::vector<tensor_need> declare_tensors(const arch_spec& arch, const hparams& hp) {

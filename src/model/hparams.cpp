@@ -2,6 +2,8 @@
 #include <nibble/formats/list.hpp>
 #include <nibble/model/hparams.hpp>
 
+#include "gguf/cursor.hpp"
+
 namespace nibble::inline NIBBLE_ABI {
 namespace {
 
@@ -161,7 +163,7 @@ void read_rope(const key_reader& keys, const gguf::file& file, hparams& hp) {
     rope.kind = rope_scaling_kind::yarn;
   } else if (*kind != "none") {
     throw error(errc::unsupported,
-                concat("key '", keys.key("rope.scaling.type"), "' is '", *kind,
+                concat("key '", keys.key("rope.scaling.type"), "' is '", gguf::printable(*kind),
                        "'; nibble knows none, linear and yarn."),
                 {.file = file.name()});
   }

@@ -6,6 +6,8 @@
 #include <nibble/plan/placement.hpp>
 #include <ostream>
 
+#include "gguf/cursor.hpp"
+
 namespace nibble::inline NIBBLE_ABI {
 namespace {
 
@@ -101,7 +103,8 @@ placement plan(const model_definition& model, const backend& device, const plan_
   out.devices[0].workspace = count_workspace(model, device, out.limits);
   if (!model.unused.empty()) {
     out.reasons.push_back(concat(model.unused.size(), " tensors of the file are not used: ",
-                                 model.unused.front(), model.unused.size() > 1 ? ", …" : "", "."));
+                                 gguf::printable(model.unused.front()),
+                                 model.unused.size() > 1 ? ", …" : "", "."));
   }
   out.reasons.push_back(concat("Everything runs on ", device.info().name, "."));
   check_memory(out);

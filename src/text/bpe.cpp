@@ -3,6 +3,7 @@
 // Unsupervised Multitask Learners", 2019, section 2.2.
 #include <algorithm>
 #include <bit>
+#include <gguf/cursor.hpp>
 #include <limits>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
@@ -59,7 +60,8 @@ merge_table read_merges(const gguf::file& file, const vocabulary& v) {
                 {.file = v.file});
   }
   const auto refuse = [&](std::size_t i, const std::string& reason) {
-    throw error(errc::bad_file, concat(merges_key, "[", i, "] is '", (*merges)[i], "': ", reason),
+    throw error(errc::bad_file,
+                concat(merges_key, "[", i, "] is '", gguf::printable((*merges)[i]), "': ", reason),
                 {.file = v.file});
   };
   merge_table table(merges->size());
@@ -76,7 +78,7 @@ merge_table read_merges(const gguf::file& file, const vocabulary& v) {
     for (int k = 0; k < 3; ++k) {
       ids[k] = v.token_of_name(names[k]);
       if (ids[k] == text_table::absent) {
-        refuse(i, concat("'", names[k], "' is not in the vocabulary."));
+        refuse(i, concat("'", gguf::printable(names[k]), "' is not in the vocabulary."));
       }
     }
     // text never becomes markup by merging

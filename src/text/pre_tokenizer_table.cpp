@@ -2,6 +2,7 @@
 // Unicode white space (pre_tokenizer.cpp writes it out).
 #include <algorithm>
 #include <array>
+#include <gguf/cursor.hpp>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
 #include <text/pre_tokenizer.hpp>
@@ -154,7 +155,7 @@ pre_tokenizer_rules find_pre_tokenizer(std::string_view name) {
   std::string known;
   for (const std::string_view n : pre_tokenizer_names())
     known += concat(known.empty() ? "" : ", ", n);
-  throw error(errc::unsupported, concat("tokenizer.ggml.pre is '", name,
+  throw error(errc::unsupported, concat("tokenizer.ggml.pre is '", gguf::printable(name),
                                         "', which is not known. Known are: ", known, "."));
 }
 

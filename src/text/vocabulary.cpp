@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <gguf/cursor.hpp>
 #include <limits>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
@@ -24,11 +25,12 @@ constexpr std::string_view types_key = "tokenizer.ggml.token_type";
 void read_kind(const gguf::file& file, vocabulary& v) {
   const auto model = file.get<std::string_view>(model_key);
   if (!model || *model == "no_vocab" || *model == "none") {
-    refuse(v.file,
-           concat("The file has no vocabulary (", model_key,
-                  model ? concat(" is '", *model, "'") : std::string(" is missing"),
-                  "); give token ids instead of text."),
-           errc::unsupported);
+    refuse(
+        v.file,
+        concat("The file has no vocabulary (", model_key,
+               model ? concat(" is '", gguf::printable(*model), "'") : std::string(" is missing"),
+               "); give token ids instead of text."),
+        errc::unsupported);
   }
   if (*model == "llama") {
     v.kind = tokenizer_kind::sentencepiece;
@@ -49,7 +51,7 @@ void read_kind(const gguf::file& file, vocabulary& v) {
     v.add_bos = rules.add_bos;
   } else {
     refuse(v.file,
-           concat(model_key, " is '", *model,
+           concat(model_key, " is '", gguf::printable(*model),
                   "', which is not known. Known are: llama, gpt2, gemma4, bert."),
            errc::unsupported);
   }
@@ -204,8 +206,8 @@ std::string piece_of(const vocabulary& v, std::size_t i) {
     case token_type::byte: {
       const auto byte = parse_byte_name(name);
       if (!byte) {
-        refuse(v.file, concat("Token ", i, " has the type of a byte, but its name is '", name,
-                              "' instead of <0x00> to <0xFF>."));
+        refuse(v.file, concat("Token ", i, " has the type of a byte, but its name is '",
+                              gguf::printable(name), "' instead of <0x00> to <0xFF>."));
       }
       return std::string(1, static_cast<char>(*byte));
     }

@@ -1,5 +1,6 @@
 // Any bytes as a model's file: an error that blames the file, or a model that runs. A few tokens go
 // through it; weights that are no numbers may give logits that are none, and nothing worse.
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
@@ -21,6 +22,14 @@ bool done(std::initializer_list<errc> codes, F&& work) {
     work();
     return true;
   } catch (const nibble::error& e) {
+    // what the file says may stand in the sentence, but not much of it, and nothing that a terminal
+    // obeys
+    const std::string_view sentence = e.what();
+    const bool fit =
+        sentence.size() < 2000 && std::none_of(sentence.begin(), sentence.end(), [](char c) {
+          return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+        });
+    if (!fit) throw;
     for (const errc code : codes) {
       if (e.code() == code) return false;
     }

@@ -259,6 +259,10 @@ TEST_CASE("rope scaling: kinds by name, the old key, and what both cannot be") {
   model.set("rope.scaling.type", "longrope");
   test::check_error(refused(model), errc::unsupported,
                     {"llama.rope.scaling.type", "'longrope'", "none, linear and yarn"});
+  model.set("rope.scaling.type", std::string(100000, '\r'));
+  const auto odd = refused(model);
+  test::check_error(odd, errc::unsupported, {"'\\x0d\\x0d", "...'"});
+  CHECK(std::string_view(odd.what()).size() < 1000);
   model.set("rope.scaling.type", "linear").set("rope.scaling.factor", 4.0f);
   CHECK(hparams_of(model).rope.kind == rope_scaling_kind::linear);
   model.set("rope.scaling.type", "none");

@@ -104,6 +104,11 @@ TEST_CASE("an unknown architecture is named, and the known ones listed") {
   model.set_global("general.architecture", "llama9");
   const auto e = test::thrown([&] { define(model); });
   test::check_error(e, errc::unsupported, {"'llama9'", "llama", "qwen3moe", "gpt-oss", "bitnet"});
+  // not much of what the file says, and nothing that a terminal would obey
+  model.set_global("general.architecture", "a\n\x1b[2J" + std::string(100000, 'a'));
+  const auto odd = test::thrown([&] { define(model); });
+  test::check_error(odd, errc::unsupported, {"'a\\x0a\\x1b[2Jaaa", "aaa...'"});
+  CHECK(std::string_view(odd.what()).size() < 500);
   model.set_global("general.architecture", std::int32_t{3});
   test::check_error(test::thrown([&] { define(model); }), errc::bad_file,
                     {"general.architecture", "i32", "string"});
