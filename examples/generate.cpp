@@ -60,7 +60,7 @@ struct options {
   nibble::sampling_options sampling;
   nibble::generate_options generate;
   std::string prompt, system;
-  bool chat = false, verbose = false;
+  bool chat = false, echo = false, verbose = false;
 };
 
 void add_options(CLI::App& app, options& o) {
@@ -69,6 +69,7 @@ void add_options(CLI::App& app, options& o) {
   app.add_flag("--chat", o.chat,
                "answer the prompt by the model's chat template; without a prompt, answer each line "
                "of the standard input");
+  app.add_flag("--echo", o.echo, "print the text to continue as well, not only what comes after");
   app.add_option("--system", o.system, "system message, with --chat");
   app.add_option("-n,--max-tokens", o.generate.max_tokens, "0: until the model or the context ends")
       ->capture_default_str()
@@ -105,6 +106,7 @@ std::string print(nibble::generation& text) {
 
 void continue_text(nibble::session& session, const options& o) {
   auto text = session.generate(o.prompt, o.generate);
+  if (o.echo) std::cout << o.prompt;
   print(text);
   if (o.verbose) std::cerr << "\nfinished: " << to_text(text.finished()) << '\n';
 }

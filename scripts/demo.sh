@@ -42,7 +42,7 @@ cmake --build build/demo --parallel "$(nproc)"
 
 echo
 echo "== nibble-generate $model"
-build/demo/examples/nibble-generate "$model" "$prompt" -n 120 --seed 1 --verbose
+build/demo/examples/nibble-generate "$model" "$prompt" -n 220 --seed 4 --echo --verbose
 echo
 echo "== nibble-bench $model"
 build/demo/examples/nibble-bench "$model" -p 128 -n 64 -r 3

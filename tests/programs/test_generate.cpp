@@ -131,7 +131,7 @@ TEST_CASE("generate: bad values are refused, each by a sentence that names the o
       {{"-n", "-5"}, {"--max-tokens", "-5"}},
       {{"-n", "99999999999"}, {"--max-tokens", "99999999999"}},
       {{"--context", "-1"}, {"context", "-1", "between"}},
-      {{"--context", "100000000"}, {"KV cache", "shorter context"}},
+      {{"--context", "268435456"}, {"KV cache", "shorter context"}},
       {{"--context", "300000000"}, {"context", "300000000", "between"}},
       {{"--batch", "0"}, {"batch", "0", "between 1"}},
       {{"--threads", "100000"}, {"threads", "100000", "give 1 to"}},
