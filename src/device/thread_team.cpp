@@ -1,5 +1,9 @@
 #include "device/thread_team.hpp"
 
+#include <nibble/base/concat.hpp>
+#include <nibble/base/error.hpp>
+#include <system_error>
+
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
 #endif
@@ -71,6 +75,11 @@ thread_team::thread_team(int size, const std::vector<int>& pin_to) : size_(size)
         work(i);
       });
     }
+  } catch (const std::system_error& e) {
+    const std::size_t made = workers_.size() + 1;
+    stop();
+    throw error(errc::device, concat("only ", made, " of ", size, " threads could be started: ",
+                                     e.code().message(), ". Ask for fewer threads."));
   } catch (...) {
     stop();
     throw;

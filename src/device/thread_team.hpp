@@ -21,7 +21,7 @@ namespace nibble::inline NIBBLE_ABI {
 class thread_team {
  public:
   // `pin_to`: CPUs that the workers are bound to, one each; empty: not bound. The calling thread is
-  // the application's, and never bound. Throws std::system_error when no thread can be made.
+  // the application's, and never bound. Throws error (device) when there cannot be so many threads.
   explicit thread_team(int size, const std::vector<int>& pin_to = {});
   ~thread_team();
   thread_team(const thread_team&) = delete;

@@ -6,13 +6,14 @@
 #include <nibble/text/text_stream.hpp>
 #include <utility>
 
+#include "base/memory_for.hpp"
 #include "engine/state.hpp"
 #include "engine/stop_filter.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 
 struct generation::state {
-  session* of;
+  session::state* of;
   std::vector<token> prompt;
   bool anew;  // the prompt is the whole text, not what comes after the session's
   generate_options options;
@@ -36,7 +37,7 @@ struct generation::state {
 
 bool generation::state::append(std::span<const token> tokens) {
   try {
-    of->append(tokens, options.cancel);
+    with_memory_for("a batch of tokens", [&] { of->append(tokens, options.cancel); });
     return true;
   } catch (const error& e) {
     if (e.code() != errc::cancelled) throw;
@@ -48,14 +49,15 @@ bool generation::state::append(std::span<const token> tokens) {
 void generation::state::begin() {
   if (std::exchange(begun, true)) return;
   const std::size_t known = anew ? keep_shared() : 0;
-  if (append(std::span(prompt).subspan(known))) advance();
+  const bool nothing_new = prompt.empty() && !of->pending && !of->logits.empty();
+  if (nothing_new || append(std::span(prompt).subspan(known))) advance();
 }
 
 // Truncates the session to the beginning that it shares with the prompt; one token at least is left
 // to compute, because its logits are needed.
 std::size_t generation::state::keep_shared() {
-  of->state_->check(prompt, 0);  // before anything is lost
-  const auto held = of->tokens();
+  of->check(prompt, 0);  // before anything is lost
+  const std::vector<token>& held = of->tokens;
   const std::size_t limit = std::min(held.size(), prompt.size() - 1);
   const auto differs = std::mismatch(
       held.begin(), held.begin() + static_cast<std::ptrdiff_t>(limit), prompt.begin());
@@ -73,9 +75,8 @@ void generation::state::finish(finish_reason why) {
 }
 
 void generation::state::take(token id) {
-  of->state_->pending = id;
-  if (of->state_->loaded->tokenizer->is_end_of_generation(id))
-    return finish(finish_reason::end_of_text);
+  of->pending = id;
+  if (of->loaded->tokenizer->is_end_of_generation(id)) return finish(finish_reason::end_of_text);
   ++generated;
   piece += filter.push(stream.push(id));
   if (filter.stopped()) finish(finish_reason::stop_string);
@@ -89,9 +90,9 @@ void generation::state::advance() {
       finish(finish_reason::cancelled);
     } else if (options.max_tokens > 0 && generated >= options.max_tokens) {
       finish(finish_reason::max_tokens);
-    } else if (of->state_->pending && of->state_->room() < 1) {
+    } else if (of->pending && of->room() < 1) {
       finish(finish_reason::context_full);
-    } else if (!of->state_->pending || append({})) {
+    } else if (!of->pending || append({})) {
       take(of->sample());
     }
   }
@@ -164,7 +165,7 @@ generation session::make_generation(std::vector<token> prompt, bool anew,
   text_stream stream(state_->loaded->need_tokenizer(), {.keep_prefix = true});
   stop_filter filter(options.stop);
   return generation(
-      std::unique_ptr<generation::state>(new generation::state{.of = this,
+      std::unique_ptr<generation::state>(new generation::state{.of = state_.get(),
                                                                .prompt = std::move(prompt),
                                                                .anew = anew,
                                                                .options = std::move(options),

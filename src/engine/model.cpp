@@ -5,8 +5,10 @@
 #include <exception>
 #include <nibble/base/concat.hpp>
 #include <nibble/formats/decode.hpp>
+#include <system_error>
 #include <thread>
 
+#include "base/memory_for.hpp"
 #include "engine/state.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
@@ -27,23 +29,38 @@ class importer {
   }
 
   void run(const std::function<void(double)>& progress) {
-    const unsigned workers = std::min(4u, std::max(1u, std::thread::hardware_concurrency()));
+    if (progress) progress(0);
     {
-      std::vector<std::jthread> threads;
-      for (unsigned i = 0; i + 1 < workers; ++i) threads.emplace_back([this] { work({}); });
+      const auto helpers = start_helpers();
       work(progress);
     }
     if (failure_) std::rethrow_exception(failure_);
+    // the last tensor may have been a helper's
+    if (progress) progress(1);
   }
 
  private:
+  std::vector<std::jthread> start_helpers() {
+    std::vector<std::jthread> helpers;
+    const unsigned wanted = std::min(4u, std::max(1u, std::thread::hardware_concurrency())) - 1;
+    helpers.reserve(wanted);
+    try {
+      while (helpers.size() < wanted) helpers.emplace_back([this] { work({}); });
+    } catch (const std::system_error&) {
+      // no more threads here: fewer load, only more slowly
+    }
+    return helpers;
+  }
+
   void work(const std::function<void(double)>& progress) {
     try {
       for (std::size_t i = next_++; i < needs_.size() && !failed_; i = next_++) {
         if (!needs_[i].found) continue;
         import(i);
         done_ += needs_[i].found->bytes;
-        if (progress) progress(static_cast<double>(done_) / static_cast<double>(total_));
+        if (progress && done_ < total_) {
+          progress(static_cast<double>(done_) / static_cast<double>(total_));
+        }
       }
     } catch (...) {
       if (!failed_.exchange(true)) failure_ = std::current_exception();
@@ -77,27 +94,31 @@ class importer {
 
 }  // namespace
 
-model::model(const gguf::file& file, const model_options& options)
-    : state_(std::make_shared<state>()) {
+void model::state::load(const gguf::file& file, const model_options& options) {
   const auto start = std::chrono::steady_clock::now();
   model_definition definition(file);
-  state& s = *state_;
-  s.hp = definition.hp;
-  if (nibble::has_tokenizer(file)) s.tokenizer.emplace(file);
-  s.device = make_cpu_backend(options.cpu);
-  s.plan = nibble::plan(definition, *s.device, options.plan);
-  s.kv = definition.kv(s.plan.key, s.plan.value, s.plan.context);
-  s.device->reserve_weights(s.plan.devices[0].weights);
-  importer(file, definition.needs, *s.device, s.weights).run(options.progress);
-  s.table.layers.resize(static_cast<std::size_t>(s.hp.n_layer));
+  hp = definition.hp;
+  if (nibble::has_tokenizer(file)) tokenizer.emplace(file);
+  device = make_cpu_backend(options.cpu);
+  plan = nibble::plan(definition, *device, options.plan);
+  kv = definition.kv(plan.key, plan.value, plan.context);
+  device->reserve_weights(plan.devices[0].weights);
+  importer(file, definition.needs, *device, weights).run(options.progress);
+  table.layers.resize(static_cast<std::size_t>(hp.n_layer));
   for (std::size_t i = 0; i < definition.needs.size(); ++i) {
-    if (definition.needs[i].found) set_slot(s.table, definition.needs[i], &s.weights[i]);
+    if (definition.needs[i].found) set_slot(table, definition.needs[i], &weights[i]);
   }
-  s.program = s.device->make_program(definition.record(s.table, 0, definition.blocks.size()),
-                                     s.plan.limits);
-  s.loading.weight_bytes = s.plan.devices[0].weights;
-  s.loading.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  program =
+      device->make_program(definition.record(table, 0, definition.blocks.size()), plan.limits);
+  loading.weight_bytes = plan.devices[0].weights;
+  loading.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+model::model(const gguf::file& file, const model_options& options) {
+  with_memory_for("the model", [&] {
+    state_ = std::make_shared<state>();
+    state_->load(file, options);
+  });
 }
 
 const nibble::hparams& model::hparams() const noexcept {

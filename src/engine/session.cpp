@@ -5,6 +5,7 @@
 #include <nibble/base/concat.hpp>
 #include <numeric>
 
+#include "base/memory_for.hpp"
 #include "engine/state.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
@@ -62,16 +63,78 @@ void session::state::check(std::span<const token> more, std::size_t held) const 
   }
 }
 
-session::session(const model& of, const sampling_options& sampling)
-    : state_(std::make_unique<state>(state{.loaded = of.state_,
+void session::state::append(std::span<const token> more, std::stop_token cancel) {
+  const auto start = std::chrono::steady_clock::now();
+  const std::vector<token> all = with_pending(more);
+  check(all, tokens.size());
+  const auto batch_size = static_cast<std::size_t>(loaded->plan.limits.max_tokens);
+  std::size_t done = 0;
+  while (done < all.size()) {
+    if (cancel.stop_requested()) throw error(errc::cancelled, "the work was cancelled.");
+    const std::size_t count = std::min(batch_size, all.size() - done);
+    const std::int32_t last = static_cast<std::int32_t>(count - 1);
+    const bool wanted = done + count == all.size();
+    run(std::span(all).subspan(done, count), {&last, wanted ? 1u : 0u}, logits);
+    done += count;
+  }
+  const bool one = all.size() == 1;  // a step of generation
+  (one ? timings.generated_seconds : timings.prompt_seconds) += seconds_since(start);
+  (one ? timings.generated_tokens : timings.prompt_tokens) += static_cast<std::int64_t>(all.size());
+}
+
+void session::state::append(std::span<const token> more, const logits_visitor& visit) {
+  const auto start = std::chrono::steady_clock::now();
+  if (loaded->plan.limits.max_outputs < loaded->plan.limits.max_tokens) {
+    throw error(errc::invalid_argument,
+                "the logits of every token were asked for; load the model with the plan option "
+                "all_logits.");
+  }
+  const std::vector<token> all = with_pending(more);
+  check(all, tokens.size());
+  const auto batch_size = static_cast<std::size_t>(loaded->plan.limits.max_tokens);
+  const auto n_vocab = static_cast<std::ptrdiff_t>(loaded->hp.n_vocab);
+  std::vector<float> found;
+  std::vector<std::int32_t> outputs(std::min(batch_size, all.size()));
+  std::iota(outputs.begin(), outputs.end(), 0);
+  for (std::size_t done = 0; done < all.size(); done += batch_size) {
+    const std::size_t count = std::min(batch_size, all.size() - done);
+    run(std::span(all).subspan(done, count), std::span(outputs).first(count), found);
+    logits.assign(found.end() - n_vocab, found.end());  // before the visitor, which may throw
+    visit(done, found);
+  }
+  timings.prompt_seconds += seconds_since(start);
+  timings.prompt_tokens += static_cast<std::int64_t>(all.size());
+}
+
+token session::state::sample() {
+  if (logits.empty()) {
+    throw error(errc::invalid_argument, "there is nothing to sample from: append tokens first.");
+  }
+  return sampler.sample(logits);
+}
+
+void session::state::truncate(std::int32_t count) {
+  if (count < 0 || static_cast<std::size_t>(count) > tokens.size()) {
+    throw error(errc::invalid_argument, concat("cannot truncate to ", count,
+                                               " tokens: the session holds ", tokens.size(), "."));
+  }
+  tokens.resize(static_cast<std::size_t>(count));
+  pending.reset();
+  logits.clear();
+}
+
+session::session(const model& of, const sampling_options& sampling) {
+  with_memory_for("the session", [&] {
+    state_ = std::make_unique<state>(state{.loaded = of.state_,
                                            .cache = of.state_->device->make_cache(of.state_->kv),
                                            .sampler = nibble::sampler(sampling),
                                            .tokens = {},
                                            .pending = {},
                                            .logits = {},
-                                           .timings = {}})) {
-  state_->tokens.reserve(static_cast<std::size_t>(of.state_->plan.context));
-  state_->logits.reserve(static_cast<std::size_t>(of.state_->hp.n_vocab));
+                                           .timings = {}});
+    state_->tokens.reserve(static_cast<std::size_t>(of.state_->plan.context));
+    state_->logits.reserve(static_cast<std::size_t>(of.state_->hp.n_vocab));
+  });
 }
 
 session::session(session&&) noexcept = default;
@@ -79,53 +142,15 @@ session& session::operator=(session&&) noexcept = default;
 session::~session() = default;
 
 std::span<const float> session::append(std::span<const token> tokens, std::stop_token cancel) {
-  const auto start = std::chrono::steady_clock::now();
-  const std::vector<token> all = state_->with_pending(tokens);
-  state_->check(all, state_->tokens.size());
-  const auto batch_size = static_cast<std::size_t>(state_->loaded->plan.limits.max_tokens);
-  std::size_t done = 0;
-  while (done < all.size()) {
-    if (cancel.stop_requested()) throw error(errc::cancelled, "the work was cancelled.");
-    const std::size_t count = std::min(batch_size, all.size() - done);
-    const std::int32_t last = static_cast<std::int32_t>(count - 1);
-    const bool wanted = done + count == all.size();
-    state_->run(std::span(all).subspan(done, count), {&last, wanted ? 1u : 0u}, state_->logits);
-    done += count;
-  }
-  const bool one = all.size() == 1;  // a step of generation
-  (one ? state_->timings.generated_seconds : state_->timings.prompt_seconds) +=
-      seconds_since(start);
-  (one ? state_->timings.generated_tokens : state_->timings.prompt_tokens) +=
-      static_cast<std::int64_t>(all.size());
+  with_memory_for("a batch of tokens", [&] { state_->append(tokens, std::move(cancel)); });
   return state_->logits;
 }
-
 void session::append(std::span<const token> tokens, const logits_visitor& visit) {
-  if (state_->loaded->plan.limits.max_outputs < state_->loaded->plan.limits.max_tokens) {
-    throw error(errc::invalid_argument,
-                "the logits of every token were asked for; load the model with the plan option "
-                "all_logits.");
-  }
-  const std::vector<token> all = state_->with_pending(tokens);
-  state_->check(all, state_->tokens.size());
-  const auto batch_size = static_cast<std::size_t>(state_->loaded->plan.limits.max_tokens);
-  std::vector<float> logits;
-  std::vector<std::int32_t> outputs(std::min(batch_size, all.size()));
-  std::iota(outputs.begin(), outputs.end(), 0);
-  for (std::size_t done = 0; done < all.size(); done += batch_size) {
-    const std::size_t count = std::min(batch_size, all.size() - done);
-    state_->run(std::span(all).subspan(done, count), std::span(outputs).first(count), logits);
-    visit(done, logits);
-  }
-  const auto n_vocab = static_cast<std::ptrdiff_t>(state_->loaded->hp.n_vocab);
-  state_->logits.assign(logits.end() - n_vocab, logits.end());
+  state_->append(tokens, visit);
 }
 
 token session::sample() {
-  if (state_->logits.empty()) {
-    throw error(errc::invalid_argument, "there is nothing to sample from: append tokens first.");
-  }
-  return state_->sampler.sample(state_->logits);
+  return state_->sample();
 }
 
 std::span<const token> session::tokens() const noexcept {
@@ -136,15 +161,7 @@ std::int32_t session::context() const noexcept {
 }
 
 void session::truncate(std::int32_t count) {
-  if (count < 0 || static_cast<std::size_t>(count) > state_->tokens.size()) {
-    throw error(errc::invalid_argument, concat("cannot truncate to ", count,
-                                               " tokens: the session "
-                                               "holds ",
-                                               state_->tokens.size(), "."));
-  }
-  state_->tokens.resize(static_cast<std::size_t>(count));
-  state_->pending.reset();
-  state_->logits.clear();
+  state_->truncate(count);
 }
 
 std::uint64_t session::seed() const noexcept {

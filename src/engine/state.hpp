@@ -24,6 +24,7 @@ struct model::state {
   std::mutex running;  // the program has one workspace
   std::unique_ptr<nibble::program> program;
 
+  void load(const gguf::file& file, const model_options& options);
   // Throws error (unsupported) if the file has no vocabulary.
   const nibble::tokenizer& need_tokenizer() const;
 };
@@ -43,6 +44,11 @@ struct session::state {
   // Computes one batch and copies the wanted logits to `out`, [outputs, n_vocab].
   void run(std::span<const token> tokens, std::span<const std::int32_t> outputs,
            std::vector<float>& out);
+  // What session's functions of these names do.
+  void append(std::span<const token> tokens, std::stop_token cancel);
+  void append(std::span<const token> tokens, const logits_visitor& visit);
+  token sample();
+  void truncate(std::int32_t count);
   // Puts the pending token, if there is one, before these.
   std::vector<token> with_pending(std::span<const token> tokens) const;
   // Throws error (invalid_argument) if these tokens cannot follow `held` ones.

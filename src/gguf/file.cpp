@@ -2,6 +2,7 @@
 #include <nibble/gguf/file.hpp>
 #include <unordered_map>
 
+#include "base/memory_for.hpp"
 #include "gguf/convert.hpp"
 #include "gguf/cursor.hpp"
 #include "gguf/mapping.hpp"
@@ -18,6 +19,8 @@ struct file::state {
   std::unordered_map<std::string_view, std::size_t> key_index;
   std::unordered_map<std::string_view, std::size_t> tensor_index;
 
+  void open(const std::filesystem::path& path);
+  void open(std::span<const std::byte> bytes);
   void append(const part& p, const std::string& part_name);
   void open_parts(const std::string& path, part&& opened, const split_keys& keys);
   void index_keys();
@@ -80,36 +83,48 @@ void file::state::open_parts(const std::string& path, part&& opened, const split
   }
 }
 
-file::file(const std::filesystem::path& path) : state_(std::make_unique<state>()) {
-  state& s = *state_;
-  s.name = path.string();
-  s.parts.emplace_back(path);
-  part p = parse_part(s.parts[0].bytes(), s.name, 0);
-  const split_keys keys = read_split_keys(p, s.name);
+void file::state::open(const std::filesystem::path& path) {
+  name = path.string();
+  parts.emplace_back(path);
+  part p = parse_part(parts[0].bytes(), name, 0);
+  const split_keys keys = read_split_keys(p, name);
   if (keys.count > 1) {
-    s.open_parts(s.name, std::move(p), keys);
+    open_parts(name, std::move(p), keys);
   } else {
-    s.append(p, s.name);
-    s.first = std::move(p);
+    append(p, name);
+    first = std::move(p);
   }
-  s.index_keys();
+  index_keys();
 }
 
-file::file(std::span<const std::byte> bytes, std::string name) : state_(std::make_unique<state>()) {
-  state& s = *state_;
-  s.name = std::move(name);
-  s.parts.emplace_back(bytes);
-  part p = parse_part(bytes, s.name, 0);
-  const split_keys keys = read_split_keys(p, s.name);
+void file::state::open(std::span<const std::byte> bytes) {
+  parts.emplace_back(bytes);
+  part p = parse_part(bytes, name, 0);
+  const split_keys keys = read_split_keys(p, name);
   if (keys.count > 1) {
     throw error(errc::unsupported,
                 concat("this is part ", keys.number + 1, " of ", keys.count,
                        "; a split file can be opened by its path only"),
-                {.file = s.name});
+                {.file = name});
   }
-  s.append(p, s.name);
-  s.first = std::move(p);
-  s.index_keys();
+  append(p, name);
+  first = std::move(p);
+  index_keys();
+}
+
+file::file(const std::filesystem::path& path) {
+  with_memory_for("the file's directory", [&] {
+    state_ = std::make_unique<state>();
+    state_->open(path);
+  });
+}
+
+file::file(std::span<const std::byte> bytes, std::string name) {
+  with_memory_for("the file's directory", [&] {
+    state_ = std::make_unique<state>();
+    state_->name = std::move(name);
+    state_->open(bytes);
+  });
 }
 
 file::file(file&&) noexcept = default;

@@ -36,7 +36,8 @@ std::uint64_t page_size() {
 }  // namespace
 
 mapping::mapping(const std::filesystem::path& path) {
-  const descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  // without waiting: a pipe would have to be opened by its writer first
+  const descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   if (file.fd < 0) fail(path, "opened", errno);
   struct stat status {};
   if (::fstat(file.fd, &status) != 0) fail(path, "examined", errno);

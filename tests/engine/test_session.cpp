@@ -1,5 +1,6 @@
 // What a session does, on the model that comes with the project.
 
+#include <algorithm>
 #include <future>
 #include <memory>
 #include <thread>
@@ -388,4 +389,56 @@ TEST_CASE("a text that is generated again shares its beginning with what is held
     CHECK(test::thrown([&] { refused.text(); }).code() == errc::invalid_argument);
     CHECK(held(s) == kept);
   }
+}
+
+TEST_CASE("an empty prompt continues what the session holds") {
+  session s(loaded(), greedy);
+  s.append(loaded().tokenizer().encode(beginning));
+  CHECK(s.generate("", {.max_tokens = 40}).text() == greedy_text());
+  session empty(loaded(), greedy);
+  auto nothing = empty.generate(std::vector<token>{});
+  CHECK(test::thrown([&] { nothing.text(); }).code() == errc::invalid_argument);
+}
+
+TEST_CASE("a session may be moved while it generates") {
+  auto s = std::make_unique<session>(loaded(), greedy);
+  auto text = s->generate(beginning, {.max_tokens = 40});
+  std::string all(*text.begin());
+  const session moved = std::move(*s);
+  s.reset();
+  all += std::string(*++text.begin());
+  CHECK(greedy_text().starts_with(all));
+  CHECK(moved.tokens().size() > 0);
+}
+
+TEST_CASE("what a visitor of logits throws leaves the session with its tokens' logits") {
+  nibble::model_options options;
+  options.plan.all_logits = true;
+  const nibble::model model(nibble::gguf::file(test::tales), options);
+  const auto tokens = some_tokens(9);
+  session s(model, greedy), other(model, greedy);
+  s.append(some_tokens(1));
+  CHECK_THROWS_AS(s.append(tokens, [](auto, auto) { throw std::runtime_error("stop"); }),
+                  std::runtime_error);
+  other.append(some_tokens(1));
+  other.append(tokens);
+  CHECK(s.tokens().size() == 10);
+  CHECK(s.sample() == other.sample());
+}
+
+TEST_CASE("loading reports its progress from 0 to 1, and can be stopped") {
+  for (int i = 0; i < 20; ++i) {
+    std::vector<double> shares;
+    nibble::model_options options;
+    options.progress = [&](double share) { shares.push_back(share); };
+    const nibble::model model(nibble::gguf::file(test::tales), options);
+    REQUIRE(shares.size() >= 2);
+    CHECK(shares.front() == 0);
+    CHECK(shares.back() == 1);
+    CHECK(std::is_sorted(shares.begin(), shares.end()));
+    CHECK(std::count(shares.begin(), shares.end(), 1.0) == 1);
+  }
+  nibble::model_options options;
+  options.progress = [](double) { throw std::runtime_error("stop"); };
+  CHECK_THROWS_AS(nibble::model(nibble::gguf::file(test::tales), options), std::runtime_error);
 }

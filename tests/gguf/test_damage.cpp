@@ -1,5 +1,7 @@
 // Files that were cut off, changed or made to hurt: an error or a usable file, never a crash. The
 // sanitizers of the preset `dev` are what looks on.
+#include <sys/stat.h>
+
 #include <catch.hpp>
 #include <iostream>
 #include <nibble/gguf/writer.hpp>
@@ -182,6 +184,9 @@ TEST_CASE("what is no GGUF file at all") {
   };
   CHECK(test::says(complaint(folder / "absent"), "absent", "opened"));
   CHECK(test::says(complaint(folder.path()), "not a regular file"));
+  const auto pipe = folder.path() / "pipe";
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);  // nobody writes to it
+  CHECK(test::says(complaint(pipe), "not a regular file"));
   test::save({}, folder / "empty");
   CHECK(test::says(complaint(folder / "empty"), "the file has 0 left"));
   blob big_endian;

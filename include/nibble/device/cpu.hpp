@@ -18,7 +18,7 @@ struct cpu_options {
   std::int32_t threads = 0;
   bool pin_threads = false;  // bind each thread to one core
   activation_type activations = activation_type::int8;
-  std::string isa;  // empty: NIBBLE_ISA, then the best that the machine has
+  std::string isa = {};  // empty: NIBBLE_ISA, then the best that the machine has
 };
 
 // The instruction sets compiled in that this machine can run, best first; "scalar" is always last.

@@ -36,8 +36,9 @@ struct session_timings {
   double prompt_seconds = 0, generated_seconds = 0;
 };
 
-// One use: iterate over it once. It refers to its session, which must outlive it. Nothing is
-// computed before begin(). Every piece is whole UTF-8 and is valid until the iterator moves on.
+// One use: iterate over it once. It refers to its session, which may be moved but must outlive it.
+// Nothing is computed before begin(). Every piece is whole UTF-8 and is valid until the iterator
+// moves on.
 class NIBBLE_API generation {
  public:
   class NIBBLE_API iterator {

@@ -14,10 +14,11 @@
 namespace nibble::inline NIBBLE_ABI {
 
 struct model_options {
-  cpu_options cpu;
-  plan_options plan;
-  // Called while loading with the share that is done, 0 to 1; may throw to stop the loading.
-  std::function<void(double)> progress;
+  cpu_options cpu = {};
+  plan_options plan = {};
+  // Called while loading, by the loading thread, with the share that is done: first with 0, last
+  // with 1. It may throw to stop the loading.
+  std::function<void(double)> progress = {};
 };
 
 struct load_report {

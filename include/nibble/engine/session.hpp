@@ -25,7 +25,7 @@ class NIBBLE_API session {
   session& operator=(session&&) noexcept;
   ~session();
 
-  // Continues after what the session holds already.
+  // Continues after what the session holds already; an empty prompt adds nothing to it.
   // The first text of a session gets the tokens that the model wants at its beginning.
   generation generate(std::string_view prompt, generate_options options = {});
   // The same from tokens.

@@ -24,10 +24,10 @@ struct shape {
 
 // "[4096, 32000]": as many extents as matter.
 inline std::string to_text(const shape& s) {
-  int last = 3;
+  std::size_t last = 3;
   while (last > 0 && s.extent[last] == 1) --last;
   std::string out = "[";
-  for (int i = 0; i <= last; ++i) {
+  for (std::size_t i = 0; i <= last; ++i) {
     out += (i ? ", " : "") + std::to_string(s.extent[i]);
   }
   return out + "]";
