@@ -58,26 +58,58 @@ struct pre_tokenizer::pattern {
 struct pre_tokenizer::scratch::handles {
   pcre2_match_data* match = pcre2_match_data_create(1, nullptr);
   pcre2_match_context* context = pcre2_match_context_create(nullptr);
-  // grows on demand; patterns whose repeated groups keep a frame each need it for very long words
-  pcre2_jit_stack* stack = pcre2_jit_stack_create(32 * 1024, 256 * 1024 * 1024, nullptr);
 
   handles() {
-    if (match == nullptr || context == nullptr || stack == nullptr) {
+    if (match == nullptr || context == nullptr) {
       free_all();
       throw error(errc::out_of_memory, "No memory for the state of the pre-tokenizer's patterns.");
     }
-    pcre2_jit_stack_assign(context, nullptr, stack);
   }
   ~handles() { free_all(); }
   handles(const handles&) = delete;
   handles& operator=(const handles&) = delete;
 
+  // One match of `p` from `at` on, by PCRE2's return codes.
+  int find(const pattern& p, std::string_view text, std::size_t at) {
+    const auto bytes = reinterpret_cast<PCRE2_SPTR>(text.data());
+    const auto run = [&](auto matcher) {
+      return matcher(p.code.get(), bytes, text.size(), at, PCRE2_NO_UTF_CHECK, match, context);
+    };
+    if (!p.jit) return run(pcre2_match);
+    int found = run(pcre2_jit_match);
+    while (found == PCRE2_ERROR_JIT_STACKLIMIT && stack_size_ < last_stack) {
+      if (!grow_stack()) return PCRE2_ERROR_NOMEMORY;
+      found = run(pcre2_jit_match);
+    }
+    return found;
+  }
+
  private:
+  // Compiled patterns run on 32 KiB of the thread's own stack, which is enough for text. Only
+  // patterns whose repeated groups keep a frame for each turn need more, 16 bytes a character of a
+  // very long word; the address space for the longest is too much to reserve for every text.
+  static constexpr std::size_t first_stack = 1024 * 1024, last_stack = 256 * first_stack;
+
+  // False if there is no memory for a larger stack.
+  bool grow_stack() {
+    const std::size_t size = stack_size_ == 0 ? first_stack : stack_size_ * 4;
+    pcre2_jit_stack* const larger = pcre2_jit_stack_create(32 * 1024, size, nullptr);
+    if (larger == nullptr) return false;
+    pcre2_jit_stack_assign(context, nullptr, larger);
+    pcre2_jit_stack_free(stack_);
+    stack_ = larger;
+    stack_size_ = size;
+    return true;
+  }
+
   void free_all() {
-    pcre2_jit_stack_free(stack);
+    pcre2_jit_stack_free(stack_);
     pcre2_match_context_free(context);
     pcre2_match_data_free(match);
   }
+
+  pcre2_jit_stack* stack_ = nullptr;  // none: the thread's own
+  std::size_t stack_size_ = 0;
 };
 
 pre_tokenizer::scratch::scratch() = default;
@@ -119,20 +151,20 @@ void pre_tokenizer::apply(const pattern& p, std::string_view text,
                           const std::vector<std::uint32_t>& from, std::vector<std::uint32_t>& to,
                           scratch& work) const {
   if (!work.handles_) work.handles_ = std::make_unique<scratch::handles>();
-  const auto& handles = *work.handles_;
-  const auto matcher = p.jit ? pcre2_jit_match : pcre2_match;
+  auto& handles = *work.handles_;
   const std::size_t* const match = pcre2_get_ovector_pointer(handles.match);
   std::uint32_t begin = 0;
   for (const std::uint32_t end : from) {
     // each piece is a text of its own: look-around does not see its neighbours
-    const std::size_t length = end - begin;
-    for (std::size_t at = 0; at < length;) {
-      const int found = matcher(p.code.get(), reinterpret_cast<PCRE2_SPTR>(text.data() + begin),
-                                length, at, PCRE2_NO_UTF_CHECK, handles.match, handles.context);
+    const std::string_view piece = text.substr(begin, end - begin);
+    for (std::size_t at = 0; at < piece.size();) {
+      const int found = handles.find(p, piece, at);
       if (found < 0 && found != PCRE2_ERROR_NOMATCH) {
-        throw error(errc::unsupported,
-                    concat("The pattern '", p.source, "' of pre-tokenizer '", name_,
-                           "' gave up on ", length, " bytes of text: ", message_of(found), "."));
+        const bool memory = found == PCRE2_ERROR_NOMEMORY || found == PCRE2_ERROR_HEAPLIMIT;
+        throw error(
+            memory ? errc::out_of_memory : errc::unsupported,
+            concat("The pattern '", p.source, "' of pre-tokenizer '", name_, "' gave up on ",
+                   piece.size(), " bytes of text: ", message_of(found), "."));
       }
       if (found == PCRE2_ERROR_NOMATCH || match[1] <= match[0]) break;
       if (match[0] > at) to.push_back(begin + static_cast<std::uint32_t>(match[0]));

@@ -46,7 +46,7 @@ class pre_tokenizer {
   ~pre_tokenizer();
 
   // Fills `ends` with the end of each piece, in bytes; `text` is valid UTF-8 of less than 4 GiB.
-  // Throws error(unsupported) when a pattern exceeds PCRE2's limits.
+  // Throws error(unsupported) when a pattern exceeds PCRE2's limits, error(out_of_memory).
   void split(std::string_view text, std::vector<std::uint32_t>& ends, scratch& work) const;
 
  private:

@@ -244,7 +244,14 @@ void make_pieces(vocabulary& v) {
   for (int byte = 0; byte < 256; ++byte) {
     std::string name;
     append_utf8(name, byte_character(static_cast<std::uint8_t>(byte)));
-    v.byte_tokens[byte] = v.token_of_name(name);
+    const token id = v.token_of_name(name);
+    // A name may mean itself: deepseek's user-defined tokens "À", "õ", ... are these characters of
+    // text, and the bytes 0xC0, 0xF5, ... have no token there.
+    if (id == text_table::absent || v.is_markup(id)) continue;
+    const std::string_view piece = v.pieces[id];
+    if (piece.size() == 1 && static_cast<std::uint8_t>(piece[0]) == byte) {
+      v.byte_tokens[byte] = id;
+    }
   }
 }
 

@@ -96,6 +96,36 @@ TEST_CASE("real vocabularies take odd text, and give it back where they have all
   }
 }
 
+TEST_CASE("a byte is its own token or the replacement, never another character's") {
+  // as in DeepSeek's vocabularies: the name of byte 0xC0, U+00C0, is text there, and one token
+  auto names = std::vector<std::string>{"\xc3\x80", "x", "\xc3\xaf", "\xc2\xbf", "\xc2\xbd"};
+  test::vocabulary_file file;
+  file.text("tokenizer.ggml.model", "gpt2")
+      .text("tokenizer.ggml.pre", "gpt-2")
+      .array("tokenizer.ggml.tokens", names)
+      .array("tokenizer.ggml.token_type", std::vector<std::int32_t>{4, 1, 1, 1, 1})
+      .array("tokenizer.ggml.merges", std::vector<std::string>{});
+  const auto t = file.tokenizer();
+  CHECK(t.encode("x\xc3\x80x") == ids{1, 0, 1});
+  CHECK(t.decode(t.encode("x\xc3\x80x")) == "x\xc3\x80x");
+  CHECK(t.encode("x\xc0x") == ids{1, 2, 3, 4, 1});
+
+  for (const char* name : {"deepseek-llm", "deepseek-coder", "falcon", "gpt-2", "llama-bpe"}) {
+    const auto path = test::data(std::string("vocab/ggml-vocab-") + name + ".gguf");
+    if (!path) return;
+    const nibble::tokenizer real{nibble::gguf::file{*path}};
+    const std::string_view n = name;
+    for (int byte = 0; byte < 256; ++byte) {
+      INFO(name << " byte " << byte);
+      const std::string text(1, static_cast<char>(byte));
+      const std::string back = real.decode(real.encode(text, {.add_special = false}));
+      const bool never_in_text = byte == 0xc0 || byte == 0xc1 || byte >= 0xf5;
+      const bool lacks = n == "falcon" ? back != text : n.starts_with("deepseek") && never_in_text;
+      CHECK(back == (lacks ? "\xef\xbf\xbd" : text));
+    }
+  }
+}
+
 TEST_CASE("markup is parsed on demand, user-defined tokens always, the longest name first") {
   const auto t = test::small_sentencepiece().tokenizer();
   const auto end = *t.find("<|end|>"), tag = *t.find("<tag>"), tag_plus = *t.find("<tag>+");

@@ -56,9 +56,12 @@ class NIBBLE_API tokenizer {
   // sentence lists those that are) or bad_file (names key, index and value).
   explicit tokenizer(const gguf::file& file);
 
-  // Bytes that are not valid UTF-8 are kept: they become byte tokens, and decode gives them back
-  // (WordPiece alone drops them). A byte without a token is the unknown token, in a vocabulary that
-  // has none U+FFFD. Control tokens come only from parse_special and add_special.
+  // Bytes that are not valid UTF-8 are kept where the vocabulary has tokens for them: they become
+  // byte tokens, and decode gives them back (WordPiece drops them). Several BPE vocabularies lack
+  // bytes that valid UTF-8 never has, 0xC0, 0xC1 and 0xF5 to 0xFF (DeepSeek's, Falcon's, MPT's,
+  // StarCoder's), and some lack a few more. A byte without a token is the unknown token, in a
+  // vocabulary that has none U+FFFD, and decode gives these instead. Control tokens come only from
+  // parse_special and add_special, and from such a byte if the unknown token is one.
   // Time grows linearly with the text (times the logarithm of the longest word).
   // Throws invalid_argument for a text of 512 MiB or more, and for a byte that cannot be expressed.
   std::vector<token> encode(std::string_view text, const encode_options& options = {}) const;
