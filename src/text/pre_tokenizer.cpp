@@ -64,6 +64,8 @@ struct pre_tokenizer::scratch::handles {
       free_all();
       throw error(errc::out_of_memory, "No memory for the state of the pre-tokenizer's patterns.");
     }
+    // of the interpreter, which takes ten times what compiled patterns do
+    pcre2_set_heap_limit(context, 1024 * 1024);  // KiB
   }
   ~handles() { free_all(); }
   handles(const handles&) = delete;
@@ -125,7 +127,7 @@ pre_tokenizer::pre_tokenizer(const pre_tokenizer_rules& rules) : name_(rules.nam
     p.code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
                                PCRE2_UTF | PCRE2_UCP, &code, &offset, nullptr));
     if (!p.code) {
-      throw error(errc::unsupported,
+      throw error(code == PCRE2_ERROR_HEAP_FAILED ? errc::out_of_memory : errc::unsupported,
                   concat("PCRE2 cannot compile the pattern '", source, "' of pre-tokenizer '",
                          name_, "': ", message_of(code), "."));
     }

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <base/memory_for.hpp>
 #include <limits>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
@@ -48,6 +49,7 @@ struct tokenizer::state {
 
   std::vector<token> encode(std::string_view text, std::span<const text_part> parts,
                             bool add_special) const;
+  std::string decode(std::span<const token> ids, const decode_options& options) const;
 };
 
 bool has_tokenizer(const gguf::file& file) {
@@ -55,7 +57,9 @@ bool has_tokenizer(const gguf::file& file) {
   return model && *model != "no_vocab" && *model != "none";
 }
 
-tokenizer::tokenizer(const gguf::file& file) : state_(std::make_shared<const state>(file)) {}
+tokenizer::tokenizer(const gguf::file& file)
+    : state_(
+          with_memory_for("the vocabulary", [&] { return std::make_shared<const state>(file); })) {}
 
 // `parts` are consecutive stretches of `text`.
 std::vector<token> tokenizer::state::encode(std::string_view text, std::span<const text_part> parts,
@@ -107,29 +111,35 @@ std::vector<token> tokenizer::state::encode(std::string_view text, std::span<con
 
 std::vector<token> tokenizer::encode(std::string_view text, const encode_options& options) const {
   const text_part part{text, options.parse_special};
-  return state_->encode(text, {&part, 1}, options.add_special);
+  return with_memory_for("the tokens of a text", [&] {
+    return state_->encode(text, {&part, 1}, options.add_special);
+  });
 }
 
 std::vector<token> tokenizer::encode(std::span<const text_part> parts, bool add_special) const {
-  std::string text;
-  for (const text_part& part : parts) text += part.text;
-  return state_->encode(text, parts, add_special);
+  return with_memory_for("the tokens of a text", [&] {
+    std::string text;
+    for (const text_part& part : parts) text += part.text;
+    return state_->encode(text, parts, add_special);
+  });
 }
 
 std::string tokenizer::piece(token id, bool special) const {
   state_->check(id);
   if (!special && state_->vocabulary.is_markup(id)) return {};
-  return std::string(state_->vocabulary.pieces[id]);
+  return with_memory_for("the text of a token",
+                         [&] { return std::string(state_->vocabulary.pieces[id]); });
 }
 
-std::string tokenizer::decode(std::span<const token> ids, const decode_options& options) const {
-  const text::vocabulary& v = state_->vocabulary;
+std::string tokenizer::state::decode(std::span<const token> ids,
+                                     const decode_options& options) const {
+  const text::vocabulary& v = vocabulary;
   // the space that encoding added, or that WordPiece has before every word
   bool drop_space =
       !options.keep_prefix && (v.add_space_prefix || v.kind == tokenizer_kind::wordpiece);
   std::string out;
   for (const token id : ids) {
-    state_->check(id);
+    check(id);
     if (!options.special && v.is_markup(id)) continue;
     std::string_view piece = v.pieces[id];
     const bool from_text = v.types[id] == token_type::normal;
@@ -138,6 +148,10 @@ std::string tokenizer::decode(std::span<const token> ids, const decode_options& 
     out += piece;
   }
   return out;
+}
+
+std::string tokenizer::decode(std::span<const token> ids, const decode_options& options) const {
+  return with_memory_for("the text of tokens", [&] { return state_->decode(ids, options); });
 }
 
 std::optional<token> tokenizer::find(std::string_view name) const {

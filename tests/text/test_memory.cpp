@@ -1,12 +1,37 @@
-// Memory of the text machinery, and that what saves it changes no result.
+// Memory of the text machinery: how much, what if there is none, and that saving changes no result.
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
+#include <new>
 #include <nibble/base/error.hpp>
 #include <random>
 #include <text/markup.hpp>
 #include <text/pre_tokenizer.hpp>
+#include <utility>
 
 #include "catch.hpp"
+#include "made_vocabularies.hpp"
+
+namespace {
+
+// The allocation of this thread that fails, counted from now; none at 0.
+thread_local std::size_t fails_in = 0;
+
+}  // namespace
+
+// Never inlined: g++ 12 takes malloc() in one and delete in another place for a mismatch.
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
+  const bool fails = fails_in != 0 && --fails_in == 0;
+  void* const memory = fails ? nullptr : std::malloc(bytes == 0 ? 1 : bytes);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept {
+  std::free(memory);
+}
 
 namespace {
 
@@ -28,6 +53,25 @@ text::vocabulary vocabulary_of(const std::vector<std::string>& names,
   for (const std::string& name : names) v.names.push_back(name);
   v.types = types;
   return v;
+}
+
+// Runs work() with its first allocation failing, then its second, ... until it needs no more.
+template <typename Work>
+std::size_t failures_of(const Work& work) {
+  for (std::size_t failures = 0;; ++failures) {
+    fails_in = failures + 1;
+    try {
+      work();
+      // what has not failed by now is not reached
+      if (std::exchange(fails_in, 0) != 0) return failures;
+    } catch (const nibble::error& e) {
+      fails_in = 0;
+      CHECK(e.code() == nibble::errc::out_of_memory);
+    } catch (...) {
+      fails_in = 0;
+      FAIL("allocation " << failures << ": something else than an error");
+    }
+  }
 }
 
 // The definition, name by name.
@@ -122,4 +166,21 @@ TEST_CASE("patterns take a large stack only for words that need it") {
   CHECK_THROWS_AS(words.split(std::string(40 << 20, 'a'), ends, work), nibble::error);
   words.split("a b", ends, work);
   CHECK(ends == std::vector<std::uint32_t>{1, 3});
+}
+
+TEST_CASE("no memory, at whichever allocation, is an error of the library") {
+  const test::vocabulary_file made[] = {test::byte_level({"ab"}, {"a b"}),
+                                        test::small_sentencepiece(), test::wordpiece()};
+  const std::string input = "ab <tag> a\xff" + std::string(300, 'a') + " a aa a aa a aa a aa";
+  for (const auto& vocabulary : made) {
+    const auto bytes = vocabulary.bytes();
+    const nibble::gguf::file file(bytes, "made.gguf");
+    CHECK(failures_of([&] { nibble::tokenizer{file}; }) > 10);
+    const nibble::tokenizer t(file);
+    const nibble::text_part parts[] = {{input, true}, {input, false}};
+    CHECK(failures_of([&] { t.encode(input); }) > 2);
+    CHECK(failures_of([&] { t.encode(parts); }) > 2);
+    const auto encoded = t.encode(input);
+    CHECK(failures_of([&] { t.decode(encoded); }) > 0);
+  }
 }

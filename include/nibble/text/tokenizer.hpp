@@ -53,7 +53,7 @@ class NIBBLE_API tokenizer {
  public:
   // Copies what it needs; the file may be closed afterwards.
   // Throws error: unsupported (no vocabulary, or a kind or pre-tokenizer that is not known: the
-  // sentence lists those that are) or bad_file (names key, index and value).
+  // sentence lists those that are), bad_file (names key, index and value) or out_of_memory.
   explicit tokenizer(const gguf::file& file);
 
   // Bytes that are not valid UTF-8 are kept where the vocabulary has tokens for them: they become
@@ -63,7 +63,8 @@ class NIBBLE_API tokenizer {
   // vocabulary that has none U+FFFD, and decode gives these instead. Control tokens come only from
   // parse_special and add_special, and from such a byte if the unknown token is one.
   // Time grows linearly with the text (times the logarithm of the longest word).
-  // Throws invalid_argument for a text of 512 MiB or more, and for a byte that cannot be expressed.
+  // Throws invalid_argument for a text of 512 MiB or more, and for a byte that cannot be expressed;
+  // out_of_memory; unsupported for a word of megabytes that the pattern's engine gives up on.
   std::vector<token> encode(std::string_view text, const encode_options& options = {}) const;
 
   // The parts joined, tokenised as one text; markup is looked for only in parts that allow it. So a
@@ -74,7 +75,7 @@ class NIBBLE_API tokenizer {
   // unless `special`. Throws invalid_argument if there is no such token.
   std::string piece(token id, bool special = false) const;
 
-  // The bytes of many. Throws invalid_argument if there is no such token.
+  // The bytes of many. Throws invalid_argument if there is no such token, out_of_memory.
   std::string decode(std::span<const token> ids, const decode_options& options = {}) const;
 
   // The token of this name as the vocabulary spells it (byte-level vocabularies spell " a" as
