@@ -298,7 +298,8 @@ void add_options(CLI::App& app, bench_options& options) {
   app.add_option("-r,--repetitions", options.repetitions, "of each test")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000000));
-  app.add_option("--json", options.json_path, "also write the results to this file as JSON");
+  app.add_option("--json", options.json_path, "also write the results to this file as JSON")
+      ->check(common::not_empty);
   app.add_flag("--roofline", options.roofline,
                "more columns: bytes and products of a token, rates, the speed the limits allow");
 }
@@ -314,12 +315,16 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
 
   return common::run([&] {
-    std::ofstream json;  // opened first: a name that cannot be written should not cost the results
-    if (!options.json_path.empty()) json = common::create(options.json_path);
+    // opened first: a name that cannot be written should not cost the results
+    std::optional<common::output> json;
+    if (!options.json_path.empty()) {
+      json.emplace(options.json_path, std::vector{options.load.path});
+    }
     const report r = measure(options);
     print(r, options.roofline);
-    if (!json.is_open()) return;
-    json << to_json(r).dump(1, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
-    common::finish(json, options.json_path);
+    if (!json) return;
+    json->stream() << to_json(r).dump(1, ' ', false, nlohmann::json::error_handler_t::replace)
+                   << '\n';
+    json->finish();
   });
 }

@@ -1,10 +1,11 @@
 // nibble-generate: continues a text, or answers a question with --chat.
 
 #include <unistd.h>
+#include <charconv>
 #include <csignal>
 #include <cstdio>
-#include <iterator>
 #include <limits>
+#include <optional>
 #include <stop_token>
 
 #include "common.hpp"
@@ -20,9 +21,24 @@ void end_text_on_interrupt() {
   sigaction(SIGINT, &action, nullptr);
 }
 
-void show_progress(double share) {
-  std::fprintf(stderr, "\rloading %3.0f %%%s", share * 100, share >= 1 ? "\r\033[K" : "");
-}
+// Shows on a terminal how far the loading is; its line is erased at the end, also by an error.
+class progress_line {
+ public:
+  explicit progress_line(nibble::model_options& options) {
+    if (!shown_) return;
+    options.progress = [](double share) {
+      std::fprintf(stderr, "\rloading %3.0f %%", share * 100);
+    };
+  }
+  progress_line(const progress_line&) = delete;
+  progress_line& operator=(const progress_line&) = delete;
+  ~progress_line() {
+    if (shown_) std::fputs("\r\033[K", stderr);
+  }
+
+ private:
+  bool shown_ = isatty(STDERR_FILENO) != 0;
+};
 
 const char* to_text(nibble::finish_reason reason) {
   switch (reason) {
@@ -59,22 +75,38 @@ struct options {
   common::load_options load;
   nibble::sampling_options sampling;
   nibble::generate_options generate;
-  std::string prompt, system;
+  std::optional<std::string> prompt;
+  std::string system;
   bool chat = false, echo = false, verbose = false;
 };
 
+// What is wrong with the text of a seed; too great a number would be cut down silently.
+std::string is_seed(const std::string& text) {
+  std::uint64_t seed = 0;
+  const char* const end = text.data() + text.size();
+  const auto read = std::from_chars(text.data(), end, seed);
+  if (read.ec == std::errc{} && read.ptr == end) return "";
+  return "a whole number from 0 to 2^64 - 1 was expected, not '" + nibble::gguf::printable(text) +
+         "'";
+}
+
 void add_options(CLI::App& app, options& o) {
   o.load.add_to(app);
-  app.add_option("prompt", o.prompt, "text to continue; - reads it from standard input");
-  app.add_flag("--chat", o.chat,
-               "answer the prompt by the model's chat template; without a prompt, answer each line "
-               "of the standard input");
-  app.add_flag("--echo", o.echo, "print the text to continue as well, not only what comes after");
-  app.add_option("--system", o.system, "system message, with --chat");
+  app.add_option_function<std::string>(
+      "prompt", [&o](const std::string& text) { o.prompt = text; },
+      "text to continue; - reads it from standard input");
+  auto* const chat = app.add_flag("--chat", o.chat,
+                                  "answer the prompt by the model's chat template; without a "
+                                  "prompt, answer each line of the standard input");
+  app.add_flag("--echo", o.echo, "print the text to continue as well, not only what comes after")
+      ->excludes(chat);
+  app.add_option("--system", o.system, "system message, with --chat")->needs(chat);
   app.add_option("-n,--max-tokens", o.generate.max_tokens, "0: until the model or the context ends")
       ->capture_default_str()
       ->check(CLI::Range(0, std::numeric_limits<std::int32_t>::max()));
-  app.add_option("--stop", o.generate.stop, "end before this text; may be repeated");
+  app.add_option("--stop", o.generate.stop, "end before this text; may be repeated")
+      ->allow_extra_args(false)  // what follows the text may be the prompt
+      ->check(common::not_empty);
   app.add_option("--temperature", o.sampling.temperature, "0: always the most probable token")
       ->capture_default_str();
   app.add_option("--top-k", o.sampling.top_k, "keep the k best tokens; 0: all")
@@ -86,9 +118,7 @@ void add_options(CLI::App& app, options& o) {
   app.add_option_function<std::uint64_t>(
          "--seed", [&o](std::uint64_t seed) { o.sampling.seed = seed; },
          "of the random draws (default: another one each time)")
-      ->check([](const std::string& seed) {
-        return seed.starts_with('-') ? "must not be negative: " + seed : std::string();
-      });
+      ->check(is_seed);
   app.add_flag("-v,--verbose", o.verbose, "show the plan and the timings");
 }
 
@@ -105,21 +135,23 @@ std::string print(nibble::generation& text) {
 }
 
 void continue_text(nibble::session& session, const options& o) {
-  auto text = session.generate(o.prompt, o.generate);
-  if (o.echo) std::cout << o.prompt;
+  auto text = session.generate(*o.prompt, o.generate);
+  if (o.echo) std::cout << *o.prompt;
   print(text);
   if (o.verbose) std::cerr << "\nfinished: " << to_text(text.finished()) << '\n';
 }
 
 // One answer to the prompt; without a prompt, an answer to each line of the standard input.
 void chat(nibble::session& session, const options& o) {
-  const bool one = !o.prompt.empty(), terminal = isatty(STDIN_FILENO);
+  const bool one = o.prompt.has_value(), terminal = isatty(STDIN_FILENO);
   std::vector<nibble::chat_message> messages;
   if (!o.system.empty()) messages.push_back({"system", o.system});
-  std::string line = o.prompt;
+  std::string line = o.prompt.value_or("");
   const auto next_line = [&] {
     if (terminal) std::cerr << "> ";
-    return static_cast<bool>(std::getline(std::cin, line));
+    if (std::getline(std::cin, line)) return true;
+    if (!interrupted.stop_requested()) common::check_standard_input();
+    return false;
   };
   while (one || next_line()) {
     messages.push_back({"user", line});
@@ -130,11 +162,15 @@ void chat(nibble::session& session, const options& o) {
   }
 }
 
+nibble::model load(common::load_options& o) {
+  const progress_line line(o.model);
+  return nibble::model(nibble::gguf::file(o.path), o.model);
+}
+
 void generate(options& o) {
   static_cast<void>(nibble::sampler(o.sampling));  // refuses bad options before a long loading
-  if (o.prompt == "-") o.prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
-  if (isatty(STDERR_FILENO)) o.load.model.progress = show_progress;
-  const nibble::model model(nibble::gguf::file(o.load.path), o.load.model);
+  if (o.prompt == "-") o.prompt = common::read_standard_input();
+  const nibble::model model = load(o.load);
   if (o.verbose) std::cerr << model.plan() << '\n';
   nibble::session session(model, o.sampling);
   o.generate.cancel = interrupted.get_token();
@@ -156,7 +192,7 @@ int main(int argc, char** argv) {
   options o;
   add_options(app, o);
   app.final_callback([&] {
-    if (o.prompt.empty() && !o.chat) throw CLI::RequiredError("prompt (or --chat)");
+    if (!o.prompt && !o.chat) throw CLI::RequiredError("prompt (or --chat)");
   });
   CLI11_PARSE(app, argc, argv);
   return common::run([&] { generate(o); });

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <cstring>
 #include <iomanip>
+#include <limits>
 #include <nibble/base/bytes.hpp>
 #include <nibble/formats/list.hpp>
 #include <nlohmann/json.hpp>
@@ -88,12 +89,7 @@ std::string dump(const json& j, int indent = -1) {
 std::string line_of(const gguf::value& v, std::size_t longest) {
   const auto* array = std::get_if<std::shared_ptr<const gguf::array_view>>(&v.data);
   constexpr std::size_t shown = 8;
-  std::string text = dump(to_json(v, shown));
-  if (text.size() > longest) {
-    // not in the middle of a character
-    while (longest > 0 && (static_cast<unsigned char>(text[longest]) & 0xc0) == 0x80) --longest;
-    text = text.substr(0, longest) + "...";
-  }
+  std::string text = gguf::printable(dump(to_json(v, shown)), longest);
   if (array == nullptr) return text;
   if (text.back() == ']' && (*array)->count > shown) text.replace(text.size() - 1, 1, ",...]");
   return nibble::concat(text, "  (", (*array)->count, " x ", to_text((*array)->element), ")");
@@ -122,14 +118,14 @@ void print(const gguf::file& file, std::size_t width) {
             << " file(s), alignment " << file.alignment()
             << "\n\nMetadata: " << file.metadata().size() << " keys\n";
   for (const auto& [key, value] : file.metadata()) {
-    std::cout << "  " << std::left << std::setw(44) << key << ' ' << std::setw(6)
+    std::cout << "  " << std::left << std::setw(44) << gguf::printable(key) << ' ' << std::setw(6)
               << to_text(value.type()) << ' ' << line_of(value, width) << '\n';
   }
 
   std::cout << "\nTensors: " << file.tensors().size() << '\n';
   for (const gguf::tensor_info& tensor : file.tensors()) {
-    std::cout << "  " << std::left << std::setw(44) << tensor.name << ' ' << std::setw(8)
-              << nibble::format_name(tensor.view.format) << std::setw(24)
+    std::cout << "  " << std::left << std::setw(44) << gguf::printable(tensor.name) << ' '
+              << std::setw(8) << nibble::format_name(tensor.view.format) << std::setw(24)
               << to_text(tensor.view.shape) << std::right << std::setw(12)
               << nibble::to_text(tensor.bytes) << "  part " << tensor.part + 1 << ", byte "
               << tensor.offset << '\n';
@@ -174,9 +170,9 @@ void write_json(const gguf::file& file, const std::string& path) {
   for (const auto& [name, t] : totals_by_format(file)) {
     out["formats"][name] = {{"tensors", t.tensors}, {"elements", t.elements}, {"bytes", t.bytes}};
   }
-  std::ofstream stream = common::create(path);
-  stream << dump(out, 1) << '\n';
-  common::finish(stream, path);
+  common::output to(path, {file.name()});
+  to.stream() << dump(out, 1) << '\n';
+  to.finish();
 }
 
 }  // namespace
@@ -186,9 +182,11 @@ int main(int argc, char** argv) {
   std::string path, json_path;
   std::size_t width = 100;
   app.add_option("file", path, "GGUF file; any part of a split one")->required();
-  app.add_option("--json", json_path, "Write everything to this file as JSON instead");
+  app.add_option("--json", json_path, "Write everything to this file as JSON instead")
+      ->check(common::not_empty);
   app.add_option("--width", width, "Most characters of a value that are printed")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(CLI::Range(0, std::numeric_limits<std::int32_t>::max()));
   CLI11_PARSE(app, argc, argv);
 
   return common::run([&] {

@@ -34,13 +34,17 @@ int main(int argc, char** argv) {
     if (load.model.plan.context == 0) {
       load.model.plan.context = static_cast<std::int32_t>(tokens.size());
     }
+    common::output out(out_path, {load.path, tokens_path});
     const nibble::model model(nibble::gguf::file(load.path), load.model);
+    if (model.plan().context > model.hparams().n_ctx_train) {
+      for (const std::string& reason : model.plan().reasons) std::cerr << reason << '\n';
+    }
     nibble::session session(model);
-    std::ofstream out = common::create(out_path);
     session.append(tokens, [&](std::size_t, std::span<const float> logits) {
-      out.write(reinterpret_cast<const char*>(logits.data()),
-                static_cast<std::streamsize>(logits.size_bytes()));
-      common::finish(out, out_path);  // not after minutes of work that is lost
+      out.stream().write(reinterpret_cast<const char*>(logits.data()),
+                         static_cast<std::streamsize>(logits.size_bytes()));
+      common::finish(out.stream(), out_path);  // not after minutes of work that is lost
     });
+    out.finish();
   });
 }

@@ -1,5 +1,5 @@
 // nibble-tokenize: text to token ids, and back.
-#include <iterator>
+#include <sstream>
 
 #include "common.hpp"
 
@@ -37,17 +37,21 @@ std::string line_by_line(const nibble::tokenizer& tokenizer,
 }
 
 std::vector<nibble::token> encode(const nibble::tokenizer& tokenizer, const options& o) {
-  const std::string text{std::istreambuf_iterator<char>(std::cin), {}};
+  const std::string text = common::read_standard_input();
   auto ids =
       tokenizer.encode(text, {.add_special = !o.no_special, .parse_special = o.parse_special});
   if (o.no_bos && tokenizer.adds_bos() && !o.no_special) ids.erase(ids.begin());
   return ids;
 }
 
+std::vector<nibble::token> read_ids() {
+  std::istringstream words(common::read_standard_input());
+  return common::read_tokens(words, "standard input");
+}
+
 std::string tokenize(const options& o) {
   const nibble::tokenizer tokenizer{nibble::gguf::file{o.model}};
-  const auto ids =
-      o.decode ? common::read_tokens(std::cin, "standard input") : encode(tokenizer, o);
+  const auto ids = o.decode ? read_ids() : encode(tokenizer, o);
   if (o.pieces) return line_by_line(tokenizer, ids);
   return o.decode ? tokenizer.decode(ids, {.special = o.parse_special}) : on_one_line(ids);
 }

@@ -5,19 +5,28 @@
 
 namespace nibble::inline NIBBLE_ABI::gguf {
 
-std::string printable(std::string_view text) {
-  constexpr std::size_t longest = 96;
+std::string printable(std::string_view text, std::size_t longest) {
   constexpr char digits[] = "0123456789abcdef";
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const bool cut = text.size() > longest;
+  if (cut) {
+    while (longest > 0 && (byte(longest) & 0xc0) == 0x80) --longest;  // not inside a character
+    text = text.substr(0, longest);
+  }
   std::string out;
-  for (const char c : text.substr(0, longest)) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte >= 0x20 && byte != 0x7f) {
-      out += c;
+  std::size_t escaped = 0;  // the bytes before this one belong to a control character
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (byte(i) < 0x20 || byte(i) == 0x7f) escaped = i + 1;
+    // U+0080 to U+009F; terminals take U+009B for the start of a command
+    const bool c1 = byte(i) == 0xc2 && i + 1 < text.size() && (byte(i + 1) & 0xe0) == 0x80;
+    if (c1) escaped = i + 2;
+    if (i >= escaped) {
+      out += text[i];
     } else {
-      out += {'\\', 'x', digits[byte >> 4], digits[byte & 15]};
+      out += {'\\', 'x', digits[byte(i) >> 4], digits[byte(i) & 15]};
     }
   }
-  if (text.size() > longest) out += "...";
+  if (cut) out += "...";
   return out;
 }
 

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <nibble/base/config.hpp>
 #include <nibble/base/error.hpp>
+#include <nibble/gguf/value.hpp>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,9 +19,6 @@ namespace nibble::inline NIBBLE_ABI::gguf {
 
 static_assert(std::endian::native == std::endian::little,
               "GGUF files are little-endian and are read in place");
-
-// Text from a file as it may stand in a sentence: control bytes escaped, long text cut.
-std::string printable(std::string_view text);
 
 class cursor {
  public:

@@ -140,6 +140,17 @@ TEST_CASE("bools, strings and arrays") {
   CHECK(test::says(list->what(), "it is array of string, and must be i32"));
 }
 
+TEST_CASE("printable text has no control characters and an end") {
+  using nibble::gguf::printable;
+  CHECK(printable("a b\xc3\xa9\xc2\xa0") == "a b\xc3\xa9\xc2\xa0");
+  CHECK(printable("\x1b\n\x7f") == "\\x1b\\x0a\\x7f");
+  CHECK(printable("\xc2\x80\xc2\x9f!") == "\\xc2\\x80\\xc2\\x9f!");
+  CHECK(printable("\xc2") == "\xc2");
+  CHECK(printable("abc", 3) == "abc");
+  CHECK(printable("ab\xc3\xa9", 3) == "ab...");
+  CHECK(printable(std::string(1000, 'x')) == std::string(96, 'x') + "...");
+}
+
 TEST_CASE("the names and sizes of types") {
   CHECK(to_text(value_type::boolean) == "bool");
   CHECK(to_text(value_type::f64) == "f64");

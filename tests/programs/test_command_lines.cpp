@@ -77,6 +77,19 @@ TEST_CASE("programs: what is no model is refused by name") {
   CHECK(!std::filesystem::exists(folder / "out"));  // nothing was begun
 }
 
+TEST_CASE("programs: input that cannot be read is no empty input") {
+  const test::temporary_folder folder;
+  const std::string model = test::tales.string(), in = folder.path().string();
+  const strings cases[] = {
+      {"tokenize"}, {"tokenize", "--decode"}, {"generate", "-"}, {"generate", "--chat"}};
+  for (strings words : cases) {
+    const std::string program = std::exchange(words.front(), model);
+    INFO(program << ' ' << words.back());
+    test::check_refused(test::process(program, words, in).wait(),
+                        {"standard input: cannot be read."}, 1);
+  }
+}
+
 TEST_CASE("programs: output that cannot be written is reported") {
   const test::temporary_folder folder;
   const std::string full = "/dev/full";

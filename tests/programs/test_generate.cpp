@@ -59,6 +59,18 @@ TEST_CASE("generate: --stop ends before the text, and may be repeated") {
                     before = text.substr(0, text.find(stop));
   CHECK(generate({"The dog", "-n", "12", "--temperature", "0", "--stop", "never there", "--stop",
                   stop}) == before + '\n');
+  CHECK(generate({"--stop", stop, "The dog", "-n", "12", "--temperature", "0"}) == before + '\n');
+}
+
+TEST_CASE("generate: an empty prompt is one") {
+  const strings options{"", "-n", "5", "--temperature", "0"};
+  CHECK(generate(options).size() > 1);
+  strings read = options;
+  read[0] = "-";
+  CHECK(generate(read) == generate(options));
+  strings asked = options;
+  asked.push_back("--chat");
+  CHECK(generate(asked, "This is not read.\n").size() > 1);
 }
 
 TEST_CASE("generate: --verbose shows the plan, why it ended, the seed and speeds") {
@@ -130,7 +142,12 @@ TEST_CASE("generate: bad values are refused, each by a sentence that names the o
       {{"--seed", "x"}, {"--seed", "x"}},
       {{"-n", "-5"}, {"--max-tokens", "-5"}},
       {{"-n", "99999999999"}, {"--max-tokens", "99999999999"}},
-      {{"--context", "-1"}, {"context", "-1", "between"}},
+      {{"--seed", "18446744073709551616"}, {"--seed", "18446744073709551616"}},
+      {{"--stop", ""}, {"--stop", "empty"}},
+      {{"--isa", ""}, {"--isa", "empty"}},
+      {{"--system", "Be brief."}, {"--system", "--chat"}},
+      {{"--echo", "--chat"}, {"--echo", "--chat"}},
+      {{"--context", "-1"}, {"--context", "-1"}},
       {{"--context", "268435456"}, {"KV cache", "shorter context"}},
       {{"--context", "300000000"}, {"context", "300000000", "between"}},
       {{"--batch", "0"}, {"batch", "0", "between 1"}},

@@ -7,6 +7,7 @@
 #include <iterator>
 #include <map>
 #include <nibble/formats/list.hpp>
+#include <nibble/gguf/writer.hpp>
 #include <nibble/nibble.hpp>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -30,6 +31,14 @@ std::vector<float> read_floats(const std::filesystem::path& path) {
   REQUIRE(out.size() * sizeof(float) == bytes.size());
   std::memcpy(out.data(), bytes.data(), bytes.size());
   return out;
+}
+
+std::set<std::string> names_in(const test::temporary_folder& folder) {
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
+    names.insert(entry.path().filename().string());
+  }
+  return names;
 }
 
 }  // namespace
@@ -72,6 +81,11 @@ TEST_CASE("tokenize: what is no token id is refused") {
     test::check_refused(test::run("tokenize", {model, "--decode"}, input),
                         {"standard input", "not a token id"}, 1);
   }
+  // an error is a short sentence, whatever was read
+  const auto found =
+      test::run("tokenize", {model, "--decode"}, "\x1b[2J" + std::string(100000, 'x'));
+  test::check_refused(found, {"'\\x1b[2Jxxx", "...' is not a token id"}, 1);
+  CHECK(found.err.size() < 300);
   for (const char* input : {"-1", "1 1000000"}) {
     for (const strings& more : {strings{"--decode"}, strings{"--decode", "--pieces"}}) {
       strings words{model};
@@ -143,6 +157,41 @@ TEST_CASE("logits: bad token files are refused by name") {
   test::check_refused(test::run("logits", {model, missing, out}), {missing}, 1);
   test::check_refused(test::run("logits", {model, folder.path().string(), out}),
                       {folder.path().string(), "cannot be read"}, 1);
+  CHECK(names_in(folder) == std::set<std::string>{"ids"});
+}
+
+TEST_CASE("logits: an input is not replaced, nor an output by a part of another") {
+  const test::temporary_folder folder;
+  const auto ids = test::write_file(folder / "ids", "1 2 3");
+  const std::string contents = test::read_file(test::tales);
+  const auto copy = test::write_file(folder / "model.gguf", contents);
+  std::filesystem::create_symlink(copy, folder / "link");
+  for (const auto& out : {ids, copy, folder / "link"}) {
+    test::check_refused(test::run("logits", {copy.string(), ids.string(), out.string()}),
+                        {out.string(), "is an input"}, 1);
+  }
+  test::check_refused(test::run("inspect", {copy.string(), "--json", copy.string()}),
+                      {copy.string(), "is an input"}, 1);
+  CHECK(test::read_file(ids) == "1 2 3");
+  CHECK(test::read_file(copy) == contents);
+
+  const auto out = test::write_file(folder / "out", "before");
+  const auto bad = test::write_file(folder / "bad", "1 999999");
+  CHECK(test::run("logits", {model, bad.string(), out.string()}).status == 1);
+  CHECK(test::read_file(out) == "before");
+  test::run_well("logits", {model, ids.string(), out.string()});
+  CHECK(test::run_well("logits", {model, ids.string(), "/dev/stdout"}) == test::read_file(out));
+  CHECK(names_in(folder) == std::set<std::string>{"bad", "ids", "link", "model.gguf", "out"});
+}
+
+TEST_CASE("logits: more tokens than the model was trained for are pointed out") {
+  const test::temporary_folder folder;
+  std::string ids;
+  for (int i = 0; i < 600; ++i) ids += "1 ";
+  const auto found = test::run(
+      "logits", {model, test::write_file(folder / "ids", ids).string(), "/dev/null", "-t", "1"});
+  CHECK(found.status == 0);
+  CHECK(test::contains(found.err, "600 tokens is longer than the 512"));
 }
 
 TEST_CASE("inspect: its figures are the file's") {
@@ -183,6 +232,27 @@ TEST_CASE("inspect: its figures are the file's") {
   }
 }
 
+TEST_CASE("inspect: what a file holds does not command the terminal") {
+  const std::string bad = "\x1b[2J\nx\x7f\xc2\x9b\xc3\xa9";  // ends in a letter, U+00E9
+  const std::string shown = "\\x1b[2J\\x0ax\\x7f\\xc2\\x9b\xc3\xa9";
+  nibble::gguf::writer w;
+  w.set("key" + bad, "value" + bad);
+  const std::vector<std::byte> data(4);
+  w.add_tensor("tensor" + bad, nibble::format_id{0}, {}, data);
+  const test::temporary_folder folder;
+  const std::string path = (folder / "hostile.gguf").string();
+  w.write(path);
+  const std::string text = test::run_well("inspect", {path});
+  CHECK(test::contains(text, "key" + shown));
+  CHECK(test::contains(text, "tensor" + shown));
+  // a value is shown as JSON, which has names of its own for the first ones
+  CHECK(test::contains(text, "\"value\\u001b[2J\\nx\\x7f\\xc2\\x9b\xc3\xa9\""));
+  for (const char* raw : {"\x1b", "\x7f", "\xc2\x9b"}) CHECK(!test::contains(text, raw));
+
+  test::check_refused(test::run("inspect", {model, "--width", "-1"}), {"--width", "-1"});
+  test::check_refused(test::run("inspect", {model, "--json", ""}), {"--json", "empty"});
+}
+
 TEST_CASE("bench: a table, and JSON with every key") {
   const test::temporary_folder folder;
   const std::string path = (folder / "results.json").string();
@@ -219,6 +289,8 @@ TEST_CASE("bench: what cannot be measured is refused before anything is") {
   test::check_refused(test::run("bench", {model, "-d", "99999"}), {"depth", "99999"}, 1);
   test::check_refused(test::run("bench", {model, "-p", "-1"}), {"--prompt", "-1"});
   test::check_refused(test::run("bench", {model, "-r", "0"}), {"--repetitions", "0"});
+  test::check_refused(test::run("bench", {model, "-c", "-4"}), {"--context", "-4"});
+  test::check_refused(test::run("bench", {model, "--json", ""}), {"--json", "empty"});
 }
 
 TEST_CASE("bench: results that cannot be written are reported") {

@@ -33,6 +33,10 @@ enum class value_type : std::uint32_t {
 // "u8", "string", ...; "type 77" for what is no type.
 NIBBLE_API std::string to_text(value_type type);
 
+// Text from a file as it may stand in a sentence or on a terminal: control characters escaped as
+// \xHH, and "..." in place of what comes after `longest` bytes.
+NIBBLE_API std::string printable(std::string_view text, std::size_t longest = 96);
+
 // Bytes of one number or bool; 0 for strings and arrays, whose sizes vary.
 constexpr std::uint64_t size_of(value_type type) {
   constexpr std::uint8_t sizes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
