@@ -220,13 +220,14 @@ shape read_shape(cursor& in) {
 
 // The data's size; `start`: where the type stands.
 std::uint64_t data_bytes(cursor& in, format_id format, const shape& s, std::uint64_t start) {
-  if (!has_format(format)) {
+  const format_info* const info = find_format_info(format);
+  if (!info) {
     in.fail(errc::unsupported,
-            concat("its type is ", format_name(format), " (id ", static_cast<std::uint32_t>(format),
-                   "), for which there is no weight format; there are: ", format_names()),
+            concat("its type has the id ", static_cast<std::uint32_t>(format),
+                   ", for which there is no weight format; there are: ", format_names()),
             start);
   }
-  const std::uint64_t block = find_format_info(format)->block_size;
+  const std::uint64_t block = info->block_size;
   if (s.columns() % block != 0) {
     in.fail(errc::bad_file,
             concat("its rows have ", s.columns(), " elements, and with type ", format_name(format),

@@ -141,7 +141,6 @@ void writer::add_tensor(std::string_view name, format_id format, const shape& s,
   if (name.empty() || name.size() > max_tensor_name_bytes) {
     refuse("tensor", name, concat("names have 1 to ", max_tensor_name_bytes, " bytes"));
   }
-  if (!has_format(format)) throw_unsupported(format);
   const std::uint64_t row = row_bytes(format, s.columns());
   std::uint64_t elements = 1;
   for (const std::uint64_t extent : s.extent) {

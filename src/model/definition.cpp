@@ -21,6 +21,7 @@ std::vector<float> read_rope_factors(const gguf::file& file, const hparams& hp) 
   const auto pairs = static_cast<std::uint64_t>(hp.n_rot / 2);
   const error_context where{
       .file = file.name(), .offset = found->offset, .tensor = rope_factors_name};
+  if (!has_format(found->view.format)) throw_unsupported(found->view.format, where);
   if (found->view.shape != nibble::shape{{pairs, 1, 1, 1}}) {
     throw error(errc::bad_file,
                 concat("the shape is ", to_text(found->view.shape), "; one factor for each of ",

@@ -14,6 +14,8 @@ std::string in_layer(block_id block, const std::string& name) {
 void check_found(const gguf::file& file, const tensor_need& need) {
   const error_context where{.file = file.name(), .offset = need.found->offset, .tensor = need.name};
   const tensor_view& view = need.found->view;
+  // a file may hold tensors of more types
+  if (!has_format(view.format)) throw_unsupported(view.format, where);
   if (view.shape != need.shape) {
     throw error(errc::bad_file,
                 concat("the shape is ", to_text(view.shape), "; the model's metadata asks for ",

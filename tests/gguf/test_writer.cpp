@@ -296,7 +296,7 @@ TEST_CASE("the writer refuses what no reader would take") {
   CHECK(refusal([&] { w.add_tensor("x", f32, {{1ull << 62, 4, 1, 1}}, four); }) == invalid);
   CHECK(refusal([&] { w.add_tensor("x", format_id{8}, {{4, 1, 1, 1}}, four); }) == invalid);
   CHECK(refusal([&] {
-          w.add_tensor("x", format_id{16}, {{256, 1, 1, 1}}, four);
+          w.add_tensor("x", format_id{77}, {{256, 1, 1, 1}}, four);
         }) == errc::unsupported);
   const auto lying = std::make_shared<const nibble::gguf::array_view>(
       nibble::gguf::array_view{nibble::gguf::value_type::u32, 2, four, {}, {}});
@@ -360,4 +360,22 @@ TEST_CASE("a failing disk leaves the old file and nothing else") {
   const auto nowhere = test::error_of([&] { w.write(folder / "absent/x.gguf"); });
   REQUIRE(nowhere);
   CHECK(nowhere->code() == errc::io);
+}
+
+TEST_CASE("tensors of types that cannot be computed with are kept as they are") {
+  for (const nibble::format_info& info : nibble::foreign_format_infos) {
+    INFO(info.name);
+    const nibble::shape shape{{2 * info.block_size, 3, 1, 1}};
+    std::vector<std::byte> data(6 * info.block_bytes);
+    for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<std::byte>(i * 7);
+    nibble::gguf::writer writer;
+    writer.add_tensor("a", info.id, shape, std::span(data));
+    const auto bytes = writer.to_bytes();
+    const nibble::gguf::file file(bytes, "memory");
+    const auto& found = file.tensors()[0];
+    CHECK(found.view.format == info.id);
+    CHECK(found.view.shape == shape);
+    REQUIRE(found.bytes == data.size());
+    CHECK(std::equal(data.begin(), data.end(), found.view.data));
+  }
 }

@@ -51,7 +51,8 @@ inline std::uint64_t touch(const nibble::gguf::tensor_info& tensor) {
   const std::byte* data = tensor.view.data;
   std::uint64_t sum = touch(std::span(data, 1)) + touch(std::span(data + tensor.bytes - 1, 1));
   const std::uint64_t columns = std::min<std::uint64_t>(tensor.view.shape.columns(), 256);
-  if (nibble::checked_row_bytes(tensor.view.format, columns)) {
+  if (nibble::has_format(tensor.view.format) &&
+      nibble::checked_row_bytes(tensor.view.format, columns)) {
     std::vector<float> row(columns);
     nibble::decode_row(tensor.view.format, data, columns, row.data());
     sum += touch(std::as_bytes(std::span(row)));

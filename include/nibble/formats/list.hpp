@@ -91,7 +91,8 @@ inline constexpr std::array<format_info, format_count> format_infos =
     detail::make_format_infos(all_formats{});
 
 // Types that GGUF files may hold and nibble does not compute with. Their sizes let a reader check
-// the bounds of such tensors, their names let an error say what was found.
+// the bounds of such tensors, their names let an error say what was found. Models that need such a
+// tensor are refused when they are loaded.
 // From the enumeration of the GGUF specification and its reference implementation's block sizes.
 inline constexpr std::array foreign_format_infos{
     format_info{format_id{9}, "q8_1", 32, 36},      format_info{format_id{15}, "q8_k", 256, 292},
@@ -154,10 +155,11 @@ inline std::string format_names() {
 }
 
 // The error for a format that nibble does not have.
-[[noreturn]] inline void throw_unsupported(format_id id) {
+[[noreturn]] inline void throw_unsupported(format_id id, const error_context& where = {}) {
   throw error(errc::unsupported,
               concat("nibble has no weight format ", format_name(id), " (GGUF type ",
-                     static_cast<std::uint32_t>(id), "); it has: ", format_names(), "."));
+                     static_cast<std::uint32_t>(id), "); it has: ", format_names(), "."),
+              where);
 }
 
 // Calls f(F{}) for every format of the list, in order.
