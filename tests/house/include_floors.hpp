@@ -65,9 +65,9 @@ class source_tree {
   std::optional<int> floor(const fs::path& file) const {
     // src/arch holds one model family a file; kernels belong to the device that runs them.
     static const std::map<std::string, int> floors = {
-        {"base", 0},         {"formats", 1}, {"gguf", 2},    {"tensor", 2}, {"quantise.hpp", 2},
-        {"quantise.cpp", 2}, {"device", 3},  {"kernels", 3}, {"kv", 4},     {"model", 4},
-        {"arch", 4},         {"plan", 4},    {"text", 4},    {"engine", 5}};
+        {"base", 0},   {"formats", 1}, {"gguf", 2},  {"tensor", 2}, {"quantise", 3},
+        {"device", 3}, {"kernels", 3}, {"kv", 4},    {"model", 4},  {"arch", 4},
+        {"plan", 4},   {"text", 4},    {"engine", 5}};
     const fs::path relative = file.lexically_relative(root_);
     auto part = relative.begin();
     if (*part == "include") ++part;  // then "nibble"

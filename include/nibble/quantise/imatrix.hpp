@@ -1,0 +1,55 @@
+// The importance matrix: how strongly each input of each matrix is excited by real text. Encoders
+// weight their errors with it. Files of the two kinds that llama.cpp has written: GGUF, and the
+// older .dat.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <nibble/base/config.hpp>
+#include <nibble/base/error.hpp>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace nibble::inline NIBBLE_ABI {
+
+// What was seen of one tensor's inputs. A tensor of experts holds one matrix for each, and each
+// saw tokens of its own.
+struct importance {
+  std::vector<float> in_sum2;  // [matrices, columns]: sums of the squared inputs
+  // [matrices]: tokens in those sums; one number alone holds for all matrices (.dat files do not
+  // tell experts apart)
+  std::vector<float> counts;
+
+  // The mean square of each input of matrix `index` of `matrices`: [columns]. All 1 if that matrix
+  // saw no token, so that its errors count alike.
+  // Throws error(invalid_argument) if in_sum2 does not divide into so many matrices.
+  NIBBLE_API std::vector<float> weights(std::uint64_t index, std::uint64_t matrices) const;
+};
+
+struct imatrix {
+  std::map<std::string, importance, std::less<>> tensors;  // by name: "blk.0.attn_q.weight"
+  std::vector<std::string> datasets;                       // where the text came from
+  std::uint32_t chunk_count = 0;
+  std::uint32_t chunk_size = 0;  // tokens in a chunk; 0 if the file does not say
+};
+
+// Reads either kind; the first bytes tell which. Throws error: io; bad_file for what is neither,
+// for sums without counts or of other lengths, for numbers that are negative or not finite; naming
+// tensor and byte.
+NIBBLE_API imatrix read_imatrix(const std::filesystem::path& path);
+// From memory; `name` stands for the path in errors.
+NIBBLE_API imatrix read_imatrix(std::span<const std::byte> bytes, const std::string& name);
+
+// Writes the GGUF kind: general.type "imatrix", imatrix.datasets, imatrix.chunk_count,
+// imatrix.chunk_size, and for each tensor NAME.in_sum2 [columns, matrices] and NAME.counts
+// [1, matrices], both F32. The file gets its name when it is whole. Throws error: io;
+// invalid_argument for entries that read_imatrix would refuse and for names above 56 bytes.
+NIBBLE_API void write_imatrix(const imatrix& m, const std::filesystem::path& path);
+// The same in memory.
+NIBBLE_API std::vector<std::byte> imatrix_bytes(const imatrix& m);
+
+}  // namespace nibble::inline NIBBLE_ABI
