@@ -11,5 +11,6 @@
 #include <nibble/engine/session.hpp>
 #include <nibble/gguf/file.hpp>
 #include <nibble/plan/placement.hpp>
+#include <nibble/quantise/rows.hpp>
 #include <nibble/text/chat_template.hpp>
 #include <nibble/text/tokenizer.hpp>

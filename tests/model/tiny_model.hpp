@@ -39,7 +39,7 @@ inline std::vector<std::byte> blocks_of(nibble::format_id format, std::span<cons
       if constexpr (nibble::element_format<F>) {
         block = F::from(values[i]);
       } else if constexpr (nibble::encodable_format<F>) {
-        F::encode(values.data() + i * F::block_size, block);
+        F::encode(values.data() + i * F::block_size, nullptr, block);
       } else {
         continue;
       }

@@ -76,10 +76,12 @@ concept table_format = block_format<F> &&
 };
 
 // A block format that can be made from block_size floats (host only). The floats must be finite;
-// others give a valid block of unspecified values.
+// others give a valid block of unspecified values. importance: how much the squared error of each
+// value counts, [block_size], finite and not negative; null means that all count alike.
 template <typename F>
-concept encodable_format = block_format<F> && requires(const float* x, typename F::block& b) {
-  F::encode(x, b);
+concept encodable_format = block_format<F> &&
+    requires(const float* x, const float* importance, typename F::block& b) {
+  { F::encode(x, importance, b) } -> std::same_as<void>;
 };
 
 }  // namespace nibble::inline NIBBLE_ABI

@@ -32,7 +32,7 @@ struct q4_0 {
   // The value of greatest magnitude gets code -8, so that its sign chooses the sign of d and all 16
   // codes are used. The error is half a step |d| at most, but for values of the other sign beyond
   // 7.5 steps: all of them get code 7. (Beyond 8 steps lies only what rounding d to 16 bits adds.)
-  static void encode(const float* x, block& b) {
+  static void encode(const float* x, const float*, block& b) {
     float extreme = 0.0f;
     for (int i = 0; i < block_size; ++i) {
       if (std::fabs(x[i]) > std::fabs(extreme)) extreme = x[i];

@@ -30,7 +30,7 @@ struct q8_0 {
   NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), 0.0f}; }
 
   // Uses codes -127..127. The error is half a step d at most.
-  static void encode(const float* x, block& b) {
+  static void encode(const float* x, const float*, block& b) {
     float greatest = 0.0f;
     for (int i = 0; i < block_size; ++i) greatest = std::max(greatest, std::fabs(x[i]));
     b.d = covering_scale(greatest, 127);
