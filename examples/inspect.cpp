@@ -115,8 +115,12 @@ std::map<std::string, total> totals_by_format(const gguf::file& file) {
 void print(const gguf::file& file, std::size_t width) {
   std::cout << file.name() << ": GGUF v" << file.version() << ", "
             << nibble::to_text(file.size_bytes()) << " in " << file.part_count()
-            << " file(s), alignment " << file.alignment()
-            << "\n\nMetadata: " << file.metadata().size() << " keys\n";
+            << " file(s), alignment " << file.alignment() << '\n';
+  if (file.absent_bytes() > 0) {
+    std::cout << "Tensor data absent: " << file.absent_bytes() << " bytes ("
+              << nibble::to_text(file.absent_bytes()) << ") are missing; this is a header only\n";
+  }
+  std::cout << "\nMetadata: " << file.metadata().size() << " keys\n";
   for (const auto& [key, value] : file.metadata()) {
     std::cout << "  " << std::left << std::setw(44) << gguf::printable(key) << ' ' << std::setw(6)
               << to_text(value.type()) << ' ' << line_of(value, width) << '\n';
@@ -154,8 +158,9 @@ void print(const gguf::file& file, std::size_t width) {
 void write_json(const gguf::file& file, const std::string& path) {
   json out{{"file", file.name()},           {"version", file.version()},
            {"alignment", file.alignment()}, {"bytes", file.size_bytes()},
-           {"parts", file.part_count()},    {"metadata", json::object()},
-           {"tensors", json::array()},      {"formats", json::object()}};
+           {"parts", file.part_count()},    {"absent_bytes", file.absent_bytes()},
+           {"metadata", json::object()},    {"tensors", json::array()},
+           {"formats", json::object()}};
   for (const auto& [key, value] : file.metadata()) {
     out["metadata"][std::string(key)] = to_json(value, std::string::npos);
   }
@@ -190,7 +195,7 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
 
   return common::run([&] {
-    const gguf::file file(path);
+    const gguf::file file(path, {.header_only = true});
     if (json_path.empty()) {
       print(file, width);
     } else {

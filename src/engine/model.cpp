@@ -96,6 +96,11 @@ class importer {
 
 void model::state::load(const gguf::file& file, const model_options& options) {
   const auto start = std::chrono::steady_clock::now();
+  if (!file.has_data()) {
+    throw error(errc::invalid_argument,
+                "the file was opened for its header only; a model needs the data of its tensors.",
+                {.file = file.name()});
+  }
   model_definition definition(file);
   hp = definition.hp;
   if (nibble::has_tokenizer(file)) tokenizer.emplace(file);

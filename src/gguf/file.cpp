@@ -13,9 +13,11 @@ namespace nibble::inline NIBBLE_ABI::gguf {
 
 struct file::state {
   std::string name;
+  open_options options;
   std::vector<mapping> parts;
   part first;  // its metadata is the file's
   std::vector<tensor_info> tensors;
+  std::uint64_t absent_bytes = 0;
   std::unordered_map<std::string_view, std::size_t> key_index;
   std::unordered_map<std::string_view, std::size_t> tensor_index;
 
@@ -28,6 +30,7 @@ struct file::state {
 
 // Adds the tensors of the next part.
 void file::state::append(const part& p, const std::string& part_name) {
+  absent_bytes += p.absent_bytes;  // a wrap would take parts of more than 2^64 bytes
   tensors.reserve(tensors.size() + p.tensors.size());
   tensor_index.reserve(tensor_index.size() + p.tensors.size());
   for (const tensor_info& info : p.tensors) {
@@ -62,9 +65,9 @@ void file::state::open_parts(const std::string& path, part&& opened, const split
     const std::string part_name = split_name(*prefix, i, keys.count);
     const bool known = i == keys.number;
     parts.push_back(known ? std::move(opened_map[0]) : mapping(part_name));
-    part p = known && i == 0
-                 ? std::move(opened)
-                 : parse_part(parts.back().bytes(), part_name, static_cast<std::uint32_t>(i));
+    part p = known && i == 0 ? std::move(opened)
+                             : parse_part(parts.back().bytes(), part_name,
+                                          static_cast<std::uint32_t>(i), options);
     const split_keys found = read_split_keys(p, part_name);
     if (found.number != i || found.count != keys.count) {
       throw error(errc::bad_file,
@@ -86,7 +89,7 @@ void file::state::open_parts(const std::string& path, part&& opened, const split
 void file::state::open(const std::filesystem::path& path) {
   name = path.string();
   parts.emplace_back(path);
-  part p = parse_part(parts[0].bytes(), name, 0);
+  part p = parse_part(parts[0].bytes(), name, 0, options);
   const split_keys keys = read_split_keys(p, name);
   if (keys.count > 1) {
     open_parts(name, std::move(p), keys);
@@ -99,7 +102,7 @@ void file::state::open(const std::filesystem::path& path) {
 
 void file::state::open(std::span<const std::byte> bytes) {
   parts.emplace_back(bytes);
-  part p = parse_part(bytes, name, 0);
+  part p = parse_part(bytes, name, 0, options);
   const split_keys keys = read_split_keys(p, name);
   if (keys.count > 1) {
     throw error(errc::unsupported,
@@ -112,16 +115,18 @@ void file::state::open(std::span<const std::byte> bytes) {
   index_keys();
 }
 
-file::file(const std::filesystem::path& path) {
+file::file(const std::filesystem::path& path, const open_options& options) {
   with_memory_for("the file's directory", [&] {
     state_ = std::make_unique<state>();
+    state_->options = options;
     state_->open(path);
   });
 }
 
-file::file(std::span<const std::byte> bytes, std::string name) {
+file::file(std::span<const std::byte> bytes, std::string name, const open_options& options) {
   with_memory_for("the file's directory", [&] {
     state_ = std::make_unique<state>();
+    state_->options = options;
     state_->name = std::move(name);
     state_->open(bytes);
   });
@@ -169,12 +174,30 @@ const tensor_info* file::find_tensor(std::string_view name) const noexcept {
   return found == state_->tensor_index.end() ? nullptr : &state_->tensors[found->second];
 }
 
+bool file::has_data() const noexcept {
+  return !state_->options.header_only;
+}
+
+std::uint64_t file::absent_bytes() const noexcept {
+  return state_->absent_bytes;
+}
+
+std::span<const std::byte> file::data(const tensor_info& tensor) const {
+  if (!has_data()) {
+    throw error(errc::invalid_argument,
+                "the file was opened for its header only; to read data, it must be opened whole",
+                {.file = state_->name, .tensor = printable(tensor.name)});
+  }
+  return {tensor.view.data, tensor.bytes};
+}
+
+// Without data the addresses may lie behind the mapping, where something else may be.
 void file::prefetch(const tensor_info& tensor) const noexcept {
-  state_->parts[tensor.part].prefetch(tensor.offset, tensor.bytes);
+  if (has_data()) state_->parts[tensor.part].prefetch(tensor.offset, tensor.bytes);
 }
 
 void file::release(const tensor_info& tensor) const noexcept {
-  state_->parts[tensor.part].release(tensor.offset, tensor.bytes);
+  if (has_data()) state_->parts[tensor.part].release(tensor.offset, tensor.bytes);
 }
 
 template <typename T>

@@ -269,44 +269,54 @@ entry read_entry(cursor& in, std::unordered_set<std::string_view>& names) {
   return out;
 }
 
+// The end of a tensor's data, from the beginning of the data section, padded.
+std::uint64_t padded_end(const cursor& in, const entry& e, std::uint64_t alignment) {
+  const auto end = checked_add(e.info.offset, e.info.bytes);
+  const auto padded = end ? checked_align(*end, alignment) : std::nullopt;
+  if (!padded) {
+    in.fail(errc::bad_file, "the tensors up to this one take more than 2^64 bytes together", e.at);
+  }
+  return *padded;
+}
+
 // Every tensor's data begins where the one before it, padded to the alignment, ends. Padding after
-// the last one may be missing.
-std::vector<tensor_info> place_tensors(cursor& in, std::span<const std::byte> bytes,
-                                       const std::vector<entry>& entries, std::uint64_t alignment,
-                                       std::uint32_t part) {
-  const std::uint64_t data = align_up(in.position(), alignment);
-  std::uint64_t expected = 0;  // <= file size, so the sums below cannot overflow for long
-  std::vector<tensor_info> out;
-  out.reserve(entries.size());
+// the last one may be missing; all data may be where only the header is asked for.
+void place_tensors(cursor& in, std::span<const std::byte> bytes, const std::vector<entry>& entries,
+                   const open_options& options, std::uint32_t index, part& out) {
+  const std::uint64_t data = align_up(in.position(), out.alignment);
+  const bool absent = options.header_only && bytes.size() <= data;
+  std::uint64_t expected = 0;
+  out.tensors.reserve(entries.size());
   for (const entry& e : entries) {
     tensor_info info = e.info;
     in.about("tensor", info.name);
     if (info.offset != expected) {
       in.fail(errc::bad_file,
               concat("its data is said to begin at ", info.offset, " of the data section; at ",
-                     "alignment ", alignment, " the tensors before it end at ", expected),
+                     "alignment ", out.alignment, " the tensors before it end at ", expected),
               e.at);
     }
     const auto begin = checked_add(data, info.offset);
     const auto end = begin ? checked_add(*begin, info.bytes) : std::nullopt;
-    if (!end || *end > bytes.size()) {
+    if (!end || (*end > bytes.size() && !absent)) {
       in.fail(errc::bad_file,
               concat("its data takes ", info.bytes, " bytes from byte ", begin.value_or(0),
                      " on, and the file has ", bytes.size(), ": it is cut off or damaged"),
               e.at);
     }
+    expected = padded_end(in, e, out.alignment);
+    if (absent) out.absent_bytes = *end - bytes.size();
     info.offset = *begin;
-    info.part = part;
-    info.view.data = bytes.data() + *begin;
-    out.push_back(info);
-    expected = align_up(*end - data, alignment);
+    info.part = index;
+    if (!options.header_only) info.view.data = bytes.data() + *begin;
+    out.tensors.push_back(info);
   }
-  return out;
 }
 
 }  // namespace
 
-part parse_part(std::span<const std::byte> bytes, const std::string& name, std::uint32_t index) {
+part parse_part(std::span<const std::byte> bytes, const std::string& name, std::uint32_t index,
+                const open_options& options) {
   cursor in(bytes, name);
   part out;
   out.version = read_version(in);
@@ -332,7 +342,7 @@ part parse_part(std::span<const std::byte> bytes, const std::string& name, std::
   std::unordered_set<std::string_view> names;
   names.reserve(tensor_count);
   for (std::uint64_t i = 0; i < tensor_count; ++i) entries.push_back(read_entry(in, names));
-  out.tensors = place_tensors(in, bytes, entries, out.alignment, index);
+  place_tensors(in, bytes, entries, options, index, out);
   return out;
 }
 

@@ -15,9 +15,11 @@ struct part {
   std::uint64_t alignment = 0;
   std::vector<key_value> metadata;
   std::vector<tensor_info> tensors;  // all of part `index`
+  std::uint64_t absent_bytes = 0;    // of tensor data, see file::absent_bytes
 };
 
 // Views into `bytes`; throws error(bad_file) or error(unsupported). `name` stands for the file.
-part parse_part(std::span<const std::byte> bytes, const std::string& name, std::uint32_t index);
+part parse_part(std::span<const std::byte> bytes, const std::string& name, std::uint32_t index,
+                const open_options& options);
 
 }  // namespace nibble::inline NIBBLE_ABI::gguf

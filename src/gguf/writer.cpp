@@ -270,7 +270,12 @@ std::vector<std::filesystem::path> writer::write(const std::filesystem::path& pa
                            ? path
                            : std::filesystem::path(split_name(prefix, part.number, part.count)));
     output_file& out = files.back();
-    state_->emit(part, [&](std::span<const std::byte> bytes) { out.write(bytes); });
+    const auto sink = [&](std::span<const std::byte> bytes) { out.write(bytes); };
+    if (options.header_only) {
+      sink(state_->header(part));
+    } else {
+      state_->emit(part, sink);
+    }
     out.finish();
   }
   std::vector<std::filesystem::path> written;

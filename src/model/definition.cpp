@@ -9,8 +9,6 @@
 namespace nibble::inline NIBBLE_ABI {
 namespace {
 
-constexpr const char* rope_factors_name = "rope_freqs.weight";
-
 nibble::shape embedding_shape(const hparams& hp) {
   return {{static_cast<std::uint64_t>(hp.n_embd), static_cast<std::uint64_t>(hp.n_vocab), 1, 1}};
 }
@@ -20,15 +18,17 @@ std::vector<float> read_rope_factors(const gguf::file& file, const hparams& hp) 
   if (!found) return {};
   const auto pairs = static_cast<std::uint64_t>(hp.n_rot / 2);
   const error_context where{
-      .file = file.name(), .offset = found->offset, .tensor = rope_factors_name};
+      .file = file.name(), .offset = found->offset, .tensor = std::string(rope_factors_name)};
   if (!has_format(found->view.format)) throw_unsupported(found->view.format, where);
-  if (found->view.shape != nibble::shape{{pairs, 1, 1, 1}}) {
+  if (found->view.shape != rope_factors_shape(hp)) {
     throw error(errc::bad_file,
                 concat("the shape is ", to_text(found->view.shape), "; one factor for each of ",
                        pairs, " rotated pairs was expected."),
                 where);
   }
-  std::vector<float> factors(pairs);
+  std::vector<float> factors(pairs, 1.0f);
+  // without data nothing is computed, and sizes do not depend on the factors
+  if (!file.has_data()) return factors;
   decode_row(found->view.format, found->view.data, pairs, factors.data());
   for (std::size_t i = 0; i < pairs; ++i) {
     const float f = factors[i];
@@ -90,6 +90,10 @@ std::vector<tensor_need> declare_tensors(const arch_spec& arch, const hparams& h
   // absent: tied to the embedding
   needs.matrix(head, "output.weight", &w::output, embedding_shape(hp), presence::optional);
   return std::move(needs.list);
+}
+
+nibble::shape rope_factors_shape(const hparams& hp) {
+  return {{static_cast<std::uint64_t>(hp.n_rot / 2), 1, 1, 1}};
 }
 
 hparams read_hparams(const gguf::file& file, const arch_spec& arch) {

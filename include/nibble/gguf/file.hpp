@@ -21,7 +21,9 @@ namespace nibble::inline NIBBLE_ABI::gguf {
 // One entry of the tensor directory.
 struct tensor_info {
   std::string_view name;
-  tensor_view view;  // format, shape and a pointer into the mapping, aligned as the file says
+  // Format, shape and a pointer into the mapping, aligned as the file says; null in a file that was
+  // opened for its header only.
+  tensor_view view;
   std::uint64_t offset = 0;  // of the data, from the start of its part
   std::uint64_t bytes = 0;
   std::uint32_t part = 0;  // which part of a split file, from 0
@@ -30,6 +32,13 @@ struct tensor_info {
 struct key_value {
   std::string_view key;
   gguf::value value;
+};
+
+struct open_options {
+  // Opens a file for its metadata and its tensors' names, types and shapes. Its data need not be
+  // there: a part may end where its data would begin, as those do that gguf::writer writes with the
+  // option of the same name. Data of which only a piece is there is damage all the same.
+  bool header_only = false;
 };
 
 // An open file. Everything that it gives out points into the mapping and lives as long as it does;
@@ -44,9 +53,9 @@ class NIBBLE_API file {
  public:
   // Opens PATH; for a split file any part's name will do (…-00001-of-00003.gguf).
   // Throws error: io, bad_file, unsupported. The message names the file and the byte.
-  explicit file(const std::filesystem::path& path);
+  explicit file(const std::filesystem::path& path, const open_options& options = {});
   // Reads from memory that outlives this object; `name` stands for the path in errors.
-  file(std::span<const std::byte> bytes, std::string name);
+  file(std::span<const std::byte> bytes, std::string name, const open_options& options = {});
   file(file&&) noexcept;
   file& operator=(file&&) noexcept;
   ~file();
@@ -75,6 +84,13 @@ class NIBBLE_API file {
   // Arrays, converted by the same rule; an absent key gives an empty optional.
   template <typename T>
   std::optional<std::vector<T>> get_array(std::string_view key) const;
+
+  // False if the file was opened for its header only; then no tensor has data, and data() throws.
+  bool has_data() const noexcept;
+  // Bytes of tensor data, padding between tensors included, that the parts lack.
+  std::uint64_t absent_bytes() const noexcept;
+  // The bytes of a tensor. Throws error(invalid_argument) unless has_data().
+  std::span<const std::byte> data(const tensor_info& tensor) const;
 
   // Tells the system that the pages of this tensor will be read soon, or will not be needed again.
   void prefetch(const tensor_info& tensor) const noexcept;

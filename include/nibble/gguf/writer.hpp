@@ -36,6 +36,9 @@ struct write_options {
   // The most bytes that a part may have; 0 writes one file. A tensor that is larger than that by
   // itself gets a part of its own.
   std::uint64_t max_part_bytes = 0;
+  // Writes metadata and the tensor directory, and leaves the data out; no source is called. Such a
+  // file opens with open_options::header_only.
+  bool header_only = false;
 };
 
 class NIBBLE_API writer {

@@ -51,12 +51,18 @@ NIBBLE_API hparams read_hparams(const gguf::file& file, const arch_spec& arch);
 // Every tensor that such a model reads; none is looked for yet.
 NIBBLE_API std::vector<tensor_need> declare_tensors(const arch_spec& arch, const hparams& hp);
 
+// The factors that divide the rotary frequencies, one for each pair of dimensions. Files of any
+// architecture may have them; they are no need, because they are read here and not by a device.
+inline constexpr std::string_view rope_factors_name = "rope_freqs.weight";
+NIBBLE_API nibble::shape rope_factors_shape(const hparams& hp);
+
 // A model's definition: everything but the weights' values.
 struct NIBBLE_API model_definition {
   const arch_spec* arch = nullptr;
   hparams hp;
-  std::vector<tensor_need> needs;   // with the tensors found
-  std::vector<float> rope_factors;  // of the tensor rope_freqs.weight, if the file has it
+  std::vector<tensor_need> needs;  // with the tensors found
+  // Of the tensor rope_freqs.weight, if the file has it; ones if it was opened for its header only.
+  std::vector<float> rope_factors;
   std::vector<std::string> unused;  // tensors of the file that nothing reads
   // Blocks in the order in which they run.
   std::vector<block_id> blocks;
