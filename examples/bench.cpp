@@ -312,13 +312,13 @@ int main(int argc, char** argv) {
       "memory bandwidth and integer rate measured in the same run."};
   bench_options options;
   add_options(app, options);
-  CLI11_PARSE(app, argc, argv);
+  if (const auto status = common::parse(app, argc, argv)) return *status;
 
   return common::run([&] {
     // opened first: a name that cannot be written should not cost the results
     std::optional<common::output> json;
     if (!options.json_path.empty()) {
-      json.emplace(options.json_path, std::vector{options.load.path});
+      json.emplace(options.json_path, nibble::gguf::file(options.load.path).paths());
     }
     const report r = measure(options);
     print(r, options.roofline);

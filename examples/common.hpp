@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <exception>
-#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <iostream>
@@ -16,10 +15,12 @@
 #include <map>
 #include <nibble/base/concat.hpp>
 #include <nibble/nibble.hpp>
+#include <optional>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
+
+#include "output.hpp"
 
 namespace common {
 
@@ -102,62 +103,16 @@ inline std::vector<nibble::token> read_tokens(std::istream& in, const std::strin
   return tokens;
 }
 
-// Output goes through a buffer, so only now it is known whether all of it arrived.
-inline void finish(std::ostream& out, const std::string& name) {
-  if (!out.flush()) throw nibble::error(nibble::errc::io, "cannot be written.", {.file = name});
+// Reads the command line. When that is all there is to do, as after --help or a mistake, prints
+// what there is to say and returns the exit status: 0 for help, 2 for mistakes.
+inline std::optional<int> parse(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+    return std::nullopt;
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
 }
-
-// A file to write. It takes its name when it is whole, so an error leaves what was there before;
-// what is no regular file (a device, a pipe, a link) is written in place.
-class output {
- public:
-  // `inputs`: files that are read, which it must not replace.
-  output(std::string path, const std::vector<std::string>& inputs) : path_(std::move(path)) {
-    std::error_code absent;
-    for (const std::string& input : inputs) {
-      if (std::filesystem::is_regular_file(path_, absent) &&
-          std::filesystem::equivalent(path_, input, absent)) {
-        throw nibble::error(
-            nibble::errc::invalid_argument,
-            "is an input and would be lost; another name for the output was expected.",
-            {.file = path_});
-      }
-    }
-    const auto type = std::filesystem::symlink_status(path_, absent).type();
-    if (type == std::filesystem::file_type::regular ||
-        type == std::filesystem::file_type::not_found) {
-      temporary_ = nibble::concat(path_, ".", ::getpid(), ".part");
-    }
-    stream_.open(temporary_.empty() ? path_ : temporary_, std::ios::binary);
-    if (!stream_) fail("cannot be opened for writing.");
-  }
-  output(const output&) = delete;
-  output& operator=(const output&) = delete;
-  ~output() {
-    std::error_code ignored;
-    if (!temporary_.empty()) std::filesystem::remove(temporary_, ignored);
-  }
-
-  std::ostream& stream() { return stream_; }
-
-  void finish() {
-    common::finish(stream_, path_);
-    stream_.close();
-    if (temporary_.empty()) return;
-    std::error_code failed;
-    std::filesystem::rename(temporary_, path_, failed);
-    if (failed) fail("cannot be written.");
-    temporary_.clear();
-  }
-
- private:
-  [[noreturn]] void fail(const char* what) const {
-    throw nibble::error(nibble::errc::io, what, {.file = path_});
-  }
-
-  std::string path_, temporary_;
-  std::ofstream stream_;
-};
 
 // Runs a program's work: an exception becomes a sentence on stderr and exit code 1.
 template <typename Work>
@@ -168,6 +123,8 @@ int run(const Work& work) {
     return 0;
   } catch (const std::exception& e) {
     std::cerr << "error: " << e.what() << '\n';
+    const auto* const known = dynamic_cast<const nibble::error*>(&e);
+    if (known != nullptr && known->code() == nibble::errc::cancelled) end_by_caught_signal();
     return 1;
   }
 }

@@ -194,6 +194,6 @@ int main(int argc, char** argv) {
   app.final_callback([&] {
     if (!o.prompt && !o.chat) throw CLI::RequiredError("prompt (or --chat)");
   });
-  CLI11_PARSE(app, argc, argv);
+  if (const auto status = common::parse(app, argc, argv)) return *status;
   return common::run([&] { generate(o); });
 }

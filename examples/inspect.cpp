@@ -175,7 +175,7 @@ void write_json(const gguf::file& file, const std::string& path) {
   for (const auto& [name, t] : totals_by_format(file)) {
     out["formats"][name] = {{"tensors", t.tensors}, {"elements", t.elements}, {"bytes", t.bytes}};
   }
-  common::output to(path, {file.name()});
+  common::output to(path, file.paths());
   to.stream() << dump(out, 1) << '\n';
   to.finish();
 }
@@ -192,7 +192,7 @@ int main(int argc, char** argv) {
   app.add_option("--width", width, "Most characters of a value that are printed")
       ->capture_default_str()
       ->check(CLI::Range(0, std::numeric_limits<std::int32_t>::max()));
-  CLI11_PARSE(app, argc, argv);
+  if (const auto status = common::parse(app, argc, argv)) return *status;
 
   return common::run([&] {
     const gguf::file file(path, {.header_only = true});

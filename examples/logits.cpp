@@ -26,7 +26,7 @@ int main(int argc, char** argv) {
   std::string tokens_path, out_path;
   app.add_option("tokens", tokens_path, "file with token ids between white space")->required();
   app.add_option("out", out_path, "file to write")->required();
-  CLI11_PARSE(app, argc, argv);
+  if (const auto status = common::parse(app, argc, argv)) return *status;
 
   return common::run([&] {
     const auto tokens = read_tokens(tokens_path);
@@ -34,8 +34,11 @@ int main(int argc, char** argv) {
     if (load.model.plan.context == 0) {
       load.model.plan.context = static_cast<std::int32_t>(tokens.size());
     }
-    common::output out(out_path, {load.path, tokens_path});
-    const nibble::model model(nibble::gguf::file(load.path), load.model);
+    const nibble::gguf::file file(load.path);
+    auto inputs = file.paths();
+    inputs.emplace_back(tokens_path);
+    common::output out(out_path, inputs);
+    const nibble::model model(file, load.model);
     if (model.plan().context > model.hparams().n_ctx_train) {
       for (const std::string& reason : model.plan().reasons) std::cerr << reason << '\n';
     }

@@ -72,7 +72,7 @@ int main(int argc, char** argv) {
       "Markup in the text, such as <|im_end|>, becomes control tokens; with --decode, control "
       "tokens are printed");
   app.add_flag("--pieces", o.pieces, "One token a line: its id and its bytes");
-  CLI11_PARSE(app, argc, argv);
+  if (const auto status = common::parse(app, argc, argv)) return *status;
 
   return common::run([&] { std::cout << tokenize(o); });
 }

@@ -14,6 +14,7 @@ namespace nibble::inline NIBBLE_ABI::gguf {
 struct file::state {
   std::string name;
   open_options options;
+  std::vector<std::filesystem::path> paths;  // of the parts that are files
   std::vector<mapping> parts;
   part first;  // its metadata is the file's
   std::vector<tensor_info> tensors;
@@ -65,6 +66,7 @@ void file::state::open_parts(const std::string& path, part&& opened, const split
     const std::string part_name = split_name(*prefix, i, keys.count);
     const bool known = i == keys.number;
     parts.push_back(known ? std::move(opened_map[0]) : mapping(part_name));
+    paths.emplace_back(part_name);
     part p = known && i == 0 ? std::move(opened)
                              : parse_part(parts.back().bytes(), part_name,
                                           static_cast<std::uint32_t>(i), options);
@@ -94,6 +96,7 @@ void file::state::open(const std::filesystem::path& path) {
   if (keys.count > 1) {
     open_parts(name, std::move(p), keys);
   } else {
+    paths.emplace_back(path);
     append(p, name);
     first = std::move(p);
   }
@@ -154,6 +157,10 @@ std::uint64_t file::size_bytes() const noexcept {
 
 std::uint32_t file::part_count() const noexcept {
   return static_cast<std::uint32_t>(state_->parts.size());
+}
+
+std::vector<std::filesystem::path> file::paths() const {
+  return with_memory_for("the names of the parts", [&] { return state_->paths; });
 }
 
 std::span<const key_value> file::metadata() const noexcept {

@@ -50,11 +50,12 @@ TEST_CASE("programs: --help names every option") {
 TEST_CASE("programs: without arguments they say what is missing") {
   for (const auto& [program, options] : options_of) {
     INFO(program);
-    test::check_refused(test::run(program, {}), {options.front()});
+    test::check_refused(test::run(program, {}), {options.front()}, 2);
+    test::check_refused(test::run(program, {"--no-such-option"}), {}, 2);
   }
-  test::check_refused(test::run("generate", {test::tales.string()}), {"prompt"});
-  test::check_refused(test::run("embed-in-app", {test::tales.string()}), {"QUESTION"});
-  test::check_refused(test::run("logits", {test::tales.string()}), {"tokens"});
+  test::check_refused(test::run("generate", {test::tales.string()}), {"prompt"}, 2);
+  test::check_refused(test::run("embed-in-app", {test::tales.string()}), {"QUESTION"}, 2);
+  test::check_refused(test::run("logits", {test::tales.string()}), {"tokens"}, 2);
 }
 
 TEST_CASE("programs: what is no model is refused by name") {

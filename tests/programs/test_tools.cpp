@@ -2,7 +2,9 @@
 // project, beside what the library says.
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <csignal>
 #include <cstring>
 #include <iterator>
 #include <map>
@@ -12,6 +14,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
+#include <thread>
 
 #include "process.hpp"
 
@@ -182,6 +185,47 @@ TEST_CASE("logits: an input is not replaced, nor an output by a part of another"
   test::run_well("logits", {model, ids.string(), out.string()});
   CHECK(test::run_well("logits", {model, ids.string(), "/dev/stdout"}) == test::read_file(out));
   CHECK(names_in(folder) == std::set<std::string>{"bad", "ids", "link", "model.gguf", "out"});
+}
+
+TEST_CASE("logits: no part of a split model is replaced") {
+  const test::temporary_folder folder;
+  const nibble::gguf::file whole(model);
+  nibble::gguf::writer w;
+  w.copy_metadata(whole);
+  for (const auto& t : whole.tensors()) {
+    w.add_tensor(t.name, t.view.format, t.view.shape, std::span(t.view.data, t.bytes));
+  }
+  const auto parts = w.write(folder / "m.gguf", {.max_part_bytes = 1500000});
+  REQUIRE(parts.size() >= 3);
+  const auto ids = test::write_file(folder / "ids", "1 2 3");
+  const std::string last = test::read_file(parts.back());
+  std::filesystem::create_hard_link(parts.back(), folder / "link");
+  for (const auto& out : {parts.back(), folder / "link"}) {
+    test::check_refused(test::run("logits", {parts[0].string(), ids.string(), out.string()}),
+                        {out.string(), "is an input"}, 1);
+    CHECK(test::read_file(out) == last);
+  }
+  test::check_refused(test::run("inspect", {parts[0].string(), "--json", parts[1].string()}),
+                      {"is an input"}, 1);
+}
+
+TEST_CASE("logits: a signal leaves no file, and is how the program ends") {
+  const test::temporary_folder folder;
+  std::string ids;
+  for (int i = 0; i < 4000; ++i) ids += "1 ";
+  test::write_file(folder / "ids", ids);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    test::process running("logits",
+                          {model, (folder / "ids").string(), (folder / "out").string(), "-t", "1"},
+                          "/dev/null");
+    for (int i = 0; i < 3000 && names_in(folder).size() < 2; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    CHECK(names_in(folder).size() == 2);  // the temporary file
+    running.send(signal);
+    CHECK(running.wait().status == -signal);
+    CHECK(names_in(folder) == std::set<std::string>{"ids"});
+  }
 }
 
 TEST_CASE("logits: more tokens than the model was trained for are pointed out") {

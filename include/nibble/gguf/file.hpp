@@ -65,6 +65,8 @@ class NIBBLE_API file {
   std::uint64_t alignment() const noexcept;   // of the first part
   std::uint64_t size_bytes() const noexcept;  // of all parts
   std::uint32_t part_count() const noexcept;
+  // Of every part, in order; none for a file in memory. What is written must not be one of them.
+  std::vector<std::filesystem::path> paths() const;
 
   std::span<const key_value> metadata() const noexcept;   // in file order; of the first part
   std::span<const tensor_info> tensors() const noexcept;  // in file order, parts in order
