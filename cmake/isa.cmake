@@ -4,8 +4,10 @@
 # same for xsimd's inline functions. Products are not contracted into fused operations behind the
 # sources' back: which ones are must not depend on how a loop was unrolled.
 
+set(nibble_isas_x86 sse42 avx2 avxvnni avx512 avx512vnni)
 set(nibble_isa_sse42_flags -msse4.2 -mssse3)
 set(nibble_isa_avx2_flags -mavx2 -mfma -mf16c)
+set(nibble_isa_avxvnni_flags ${nibble_isa_avx2_flags} -mavxvnni)
 # avx512cd because xsimd's avx512bw builds on it
 set(nibble_isa_avx512_flags ${nibble_isa_avx2_flags}
     -mavx512f -mavx512cd -mavx512bw -mavx512dq -mavx512vl
@@ -13,9 +15,22 @@ set(nibble_isa_avx512_flags ${nibble_isa_avx2_flags}
     $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized$<SEMICOLON>-Wno-maybe-uninitialized>)
 set(nibble_isa_avx512vnni_flags ${nibble_isa_avx512_flags} -mavx512vnni)
 
+set(nibble_isas_aarch64 neon neon_dotprod)
+set(nibble_isa_neon_flags -DNIBBLE_NEON)
+# not armv8.2-a, which would allow more than is asked for before these kernels are chosen
+set(nibble_isa_neon_dotprod_flags ${nibble_isa_neon_flags} -march=armv8-a+dotprod)
+
+# The names whose units are compiled here.
+string(TOLOWER "${CMAKE_SYSTEM_PROCESSOR}" nibble_processor)
+set(nibble_isas scalar)
+if(nibble_processor MATCHES "x86_64|amd64")
+  list(APPEND nibble_isas ${nibble_isas_x86})
+elseif(nibble_processor MATCHES "aarch64|arm64")
+  list(APPEND nibble_isas ${nibble_isas_aarch64})
+endif()
+
 function(nibble_isa_sources target)
   file(GLOB isa_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cpu/isa_*.cpp)
-  string(TOLOWER "${CMAKE_SYSTEM_PROCESSOR}" processor)
   set(optimise -O3)
   if(NIBBLE_SANITIZE)
     set(optimise -O1)  # -O3 would take minutes a file
@@ -23,14 +38,11 @@ function(nibble_isa_sources target)
   foreach(source ${isa_sources})
     get_filename_component(name ${source} NAME_WE)
     string(REPLACE "isa_" "" isa ${name})
-    set(flags ${optimise} -fno-math-errno -fno-trapping-math -ffp-contract=off -DNIBBLE_ABI=isa_${isa}
-        -Dxsimd=xsimd_isa_${isa})
-    if(DEFINED nibble_isa_${isa}_flags)
-      if(NOT processor MATCHES "x86_64|amd64")
-        set_source_files_properties(${source} PROPERTIES HEADER_FILE_ONLY ON)
-      endif()
-      list(APPEND flags ${nibble_isa_${isa}_flags})
+    if(NOT isa IN_LIST nibble_isas)
+      set_source_files_properties(${source} PROPERTIES HEADER_FILE_ONLY ON)
     endif()
+    set(flags ${optimise} -fno-math-errno -fno-trapping-math -ffp-contract=off -DNIBBLE_ABI=isa_${isa}
+        -Dxsimd=xsimd_isa_${isa} ${nibble_isa_${isa}_flags})
     set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${flags}")
   endforeach()
 endfunction()

@@ -4,11 +4,11 @@
 // as floats: lane i = sum of w[j] * x[j], 4 i <= j < 4 i + 4. That is the same on every instruction
 // set, so the kernels above it exist once.
 //
-// All of them are exact. |w| <= 128 and |x| <= 127, and x86 multiplies unsigned by signed bytes:
-// |w| fits an unsigned byte, also for w = -128; x with the sign of w fits a signed one, since x is
+// All of them are exact. |w| <= 128 and |x| <= 127, so one product fits int16; int32 sums of four
+// are far below 2^24 and convert to float exactly. x86 multiplies unsigned by signed bytes: |w|
+// fits an unsigned byte, also for w = -128; x with the sign of w fits a signed one, since x is
 // never -128; two products add up to 2 * 128 * 127 = 32512 <= 32767 at most in magnitude, so the
-// saturating int16 addition of pmaddubsw never saturates. int32 sums of four products are far below
-// 2^24 and convert to float exactly.
+// saturating int16 addition of pmaddubsw never saturates.
 #pragma once
 
 #include <cstdint>
@@ -82,6 +82,14 @@ struct byte_products {
     return _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, x), _mm256_set1_epi16(1));
   }
 };
+#if defined(__AVXVNNI__)
+template <>
+struct byte_products<avxvnni> {
+  static __m256i dot(__m256i magnitude, __m256i x) {
+    return _mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), magnitude, x);
+  }
+};
+#endif
 #if defined(__AVX512VNNI__)
 template <>
 struct byte_products<avx512vnni> {
@@ -114,6 +122,12 @@ struct bytes<avx2> : bytes_256<avx2> {
   bytes(const bytes_256& x) : bytes_256(x) {}
 };
 #endif
+#if defined(__AVXVNNI__)
+template <>
+struct bytes<avxvnni> : bytes_256<avxvnni> {
+  bytes(const bytes_256& x) : bytes_256(x) {}
+};
+#endif
 #if defined(__AVX512BW__)
 template <>
 struct bytes<avx512> : bytes_256<avx512> {
@@ -124,6 +138,52 @@ struct bytes<avx512> : bytes_256<avx512> {
 template <>
 struct bytes<avx512vnni> : bytes_256<avx512vnni> {
   bytes(const bytes_256& x) : bytes_256(x) {}
+};
+#endif
+
+#if defined(NIBBLE_NEON)
+// The operation proper for 16 bytes: int32 sums of four products.
+template <typename Arch>
+struct byte_products {
+  static int32x4_t dot(int8x16_t w, int8x16_t x) {
+    const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(x));
+    const int16x8_t high = vmull_high_s8(w, x);
+    return vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high));
+  }
+};
+#if defined(__ARM_FEATURE_DOTPROD)
+template <>
+struct byte_products<neon_dotprod> {
+  static int32x4_t dot(int8x16_t w, int8x16_t x) { return vdotq_s32(vdupq_n_s32(0), w, x); }
+};
+#endif
+
+template <typename Arch>
+struct bytes_neon {
+  int8x16_t value[2];
+
+  static bytes_neon load(const std::int8_t* x) { return {{vld1q_s8(x), vld1q_s8(x + 16)}}; }
+  template <bool Signed>
+  struct weight {
+    bytes_neon w;
+    explicit weight(const bytes_neon& x) : w(x) {}
+    eight<Arch> dot(const bytes_neon& x) const {
+      eight<Arch> r;
+      for (int i = 0; i < 2; ++i) {
+        const int32x4_t sums = byte_products<Arch>::dot(w.value[i], x.value[i]);
+        r.part[i] = typename Arch::narrow(vcvtq_f32_s32(sums));
+      }
+      return r;
+    }
+  };
+};
+template <>
+struct bytes<neon> : bytes_neon<neon> {
+  bytes(const bytes_neon& x) : bytes_neon(x) {}
+};
+template <>
+struct bytes<neon_dotprod> : bytes_neon<neon_dotprod> {
+  bytes(const bytes_neon& x) : bytes_neon(x) {}
 };
 #endif
 

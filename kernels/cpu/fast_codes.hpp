@@ -35,6 +35,9 @@ inline void look_up(const void* table, u8x16& index) {
   read(i, &index);
   i = _mm_shuffle_epi8(t, i);
   std::memcpy(&index, &i, 16);
+#elif defined(NIBBLE_NEON)
+  index = reinterpret_cast<u8x16>(vqtbl1q_u8(vld1q_u8(static_cast<const std::uint8_t*>(table)),
+                                             reinterpret_cast<uint8x16_t>(index)));
 #else
   const auto* const entries = static_cast<const std::uint8_t*>(table);
   std::uint8_t at[16];
@@ -185,6 +188,13 @@ inline void scale_eight(const void* bytes, float d, float shift, float* out) {
   for (int i = 0; i < 2; ++i) {
     const __m128 shifted = _mm_add_ps(_mm_cvtepi32_ps(wide[i]), _mm_set1_ps(shift));
     _mm_storeu_ps(out + 4 * i, _mm_mul_ps(shifted, _mm_set1_ps(d)));
+  }
+#elif defined(NIBBLE_NEON)
+  const int16x8_t wide = vmovl_s8(vld1_s8(static_cast<const std::int8_t*>(bytes)));
+  const int32x4_t halves[2] = {vmovl_s16(vget_low_s16(wide)), vmovl_high_s16(wide)};
+  for (int i = 0; i < 2; ++i) {
+    const float32x4_t shifted = vaddq_f32(vcvtq_f32_s32(halves[i]), vdupq_n_f32(shift));
+    vst1q_f32(out + 4 * i, vmulq_f32(shifted, vdupq_n_f32(d)));
   }
 #else
   std::int8_t from[8];

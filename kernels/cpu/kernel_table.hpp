@@ -81,11 +81,14 @@ struct kernel_table {
   void (*attend_f16)(const attend_args& args);
 };
 
-// One function per kernels/cpu/isa_<name>.cpp.
+// One function per kernels/cpu/isa_<name>.cpp; only those of one processor family are compiled.
 const kernel_table& kernels_scalar();
 const kernel_table& kernels_sse42();
 const kernel_table& kernels_avx2();
+const kernel_table& kernels_avxvnni();
 const kernel_table& kernels_avx512();
 const kernel_table& kernels_avx512vnni();
+const kernel_table& kernels_neon();
+const kernel_table& kernels_neon_dotprod();
 
 }  // namespace nibble::inline v0::cpu

@@ -14,8 +14,13 @@
 #include <type_traits>
 #include <utility>
 
+// Every aarch64 has NEON; NIBBLE_NEON (set in cmake/isa.cmake) keeps it out of the scalar unit.
 #if defined(__SSE4_2__)
 #include <immintrin.h>
+
+#include <xsimd/xsimd.hpp>
+#elif defined(NIBBLE_NEON)
+#include <arm_neon.h>
 
 #include <xsimd/xsimd.hpp>
 #endif
@@ -98,11 +103,7 @@ struct scalar {
 };
 
 // The generic exp and tanh of xsimd call functions on scalars only in branches not taken here.
-#if defined(__SSE4_2__)
-struct sse42 {
-  using floats = xsimd::batch<float, xsimd::sse4_2>;
-  using narrow = floats;
-};
+#if defined(__SSE4_2__) || defined(NIBBLE_NEON)
 template <typename A>
 inline xsimd::batch<float, A> mul_add(const xsimd::batch<float, A>& a,
                                       const xsimd::batch<float, A>& b,
@@ -111,11 +112,22 @@ inline xsimd::batch<float, A> mul_add(const xsimd::batch<float, A>& a,
 }
 #endif
 
+#if defined(__SSE4_2__)
+struct sse42 {
+  using floats = xsimd::batch<float, xsimd::sse4_2>;
+  using narrow = floats;
+};
+#endif
+
 #if defined(__AVX2__) && defined(__FMA__)
 struct avx2 {
   using floats = xsimd::batch<float, xsimd::fma3<xsimd::avx2>>;
   using narrow = floats;
 };
+#endif
+
+#if defined(__AVXVNNI__)
+struct avxvnni : avx2 {};
 #endif
 
 #if defined(__AVX512BW__)
@@ -132,6 +144,14 @@ inline avx512::floats mul_add(const avx512::floats& a, const avx512::floats& b,
 
 #if defined(__AVX512VNNI__)
 struct avx512vnni : avx512 {};
+#endif
+
+#if defined(NIBBLE_NEON)
+struct neon {
+  using floats = xsimd::batch<float, xsimd::neon64>;
+  using narrow = floats;
+};
+struct neon_dotprod : neon {};
 #endif
 
 // f(0), ..., f(N - 1) with constants. A loop would be unrolled too late for the compiler to see
@@ -159,6 +179,7 @@ struct eight {
   }
   // Four times a, then four times b.
   static eight halves(float a, float b) {
+    if constexpr (parts == 2) return {{part_type(a), part_type(b)}};
 #if defined(__AVX2__)
     if constexpr (parts == 1 && !std::is_same_v<part_type, plain_floats<8>>) {
       return {{part_type(_mm256_set_m128(_mm_set1_ps(b), _mm_set1_ps(a)))}};
@@ -229,6 +250,12 @@ inline Floats load(const half* x) {
 #if defined(__F16C__)
   if constexpr (Floats::size == 8) {
     return Floats(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x))));
+  }
+#endif
+#if defined(NIBBLE_NEON)
+  if constexpr (Floats::size == 4) {
+    const auto* const bits = reinterpret_cast<const std::uint16_t*>(x);
+    return Floats(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(bits))));
   }
 #endif
   float lane[Floats::size];

@@ -1,0 +1,2 @@
+#include "cpu/table_of.hpp"
+NIBBLE_DEFINE_KERNELS(neon_dotprod)
