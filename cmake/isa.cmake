@@ -17,8 +17,8 @@ set(nibble_isa_avx512vnni_flags ${nibble_isa_avx512_flags} -mavx512vnni)
 
 set(nibble_isas_aarch64 neon neon_dotprod)
 set(nibble_isa_neon_flags -DNIBBLE_NEON)
-# not armv8.2-a, which would allow more than is asked for before these kernels are chosen
-set(nibble_isa_neon_dotprod_flags ${nibble_isa_neon_flags} -march=armv8-a+dotprod)
+# g++'s <arm_neon.h> wants no less than this; what it allows beyond dot products is asked for, too
+set(nibble_isa_neon_dotprod_flags ${nibble_isa_neon_flags} -march=armv8.2-a+dotprod)
 
 # The names whose units are compiled here.
 string(TOLOWER "${CMAKE_SYSTEM_PROCESSOR}" nibble_processor)

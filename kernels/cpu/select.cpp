@@ -17,8 +17,9 @@ bool always() {
 }
 
 #if defined(__x86_64__)
+// POPCNT came with SSE4.2, and compilers take it for a part of that.
 bool has_sse42() {
-  return __builtin_cpu_supports("sse4.2");
+  return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
 }
 
 // The names ask the operating system, too, whether it saves the registers. F16C has no name in
@@ -26,7 +27,7 @@ bool has_sse42() {
 bool has_avx2() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   const bool f16c = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & (1u << 29)) != 0;
-  return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return f16c && has_sse42() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
 // No name in clang 14 either: leaf 7, subleaf 1 (the first gives the number of subleaves).
@@ -56,10 +57,11 @@ constexpr built_isa isas[] = {
     {"scalar", always, kernels_scalar},
 };
 #elif defined(__aarch64__)
+// Dot products, and what else g++ and clang may use in code for armv8.2-a with them.
 bool has_dotprod() {
 #if defined(__linux__)
-  constexpr unsigned long asimddp = 1ul << 20;  // HWCAP_ASIMDDP, which old headers lack
-  return (::getauxval(AT_HWCAP) & asimddp) != 0;
+  constexpr unsigned long wanted = HWCAP_ASIMDDP | HWCAP_ASIMDRDM | HWCAP_ATOMICS | HWCAP_CRC32;
+  return (::getauxval(AT_HWCAP) & wanted) == wanted;
 #elif defined(__APPLE__)
   int has = 0;
   std::size_t size = sizeof has;

@@ -22,9 +22,12 @@ const cpu::kernel_table& choose_kernels(const std::string& wanted) {
   const std::string name = from_option ? wanted : variable ? variable : "";
   if (name.empty()) return *cpu::available_kernels().front();
   if (const cpu::kernel_table* const found = cpu::find_kernels(name)) return *found;
+  bool known = false;
+  for (const cpu::built_isa& isa : cpu::built_isas()) known = known || isa.name == name;
   throw error(errc::invalid_argument,
               concat(from_option ? "instruction set '" : "NIBBLE_ISA is '", name,
                      from_option ? "' is not available here" : "', which is not available here",
+                     known ? " (this processor lacks it)" : " (no kernels of that name)",
                      "; there are: ", joined(available_isas())));
 }
 

@@ -1,4 +1,5 @@
 // What the CPU backend refuses, and the bound on eight-bit activations.
+#include <algorithm>
 #include <cstdlib>
 #include <functional>
 #include <nibble/base/error.hpp>
@@ -6,6 +7,7 @@
 #include <thread>
 
 #include "catch.hpp"
+#include "cpu/select.hpp"
 #include "models.hpp"
 
 namespace {
@@ -249,9 +251,14 @@ TEST_CASE("instruction sets are chosen by option, by NIBBLE_ISA, or refused by n
   nibble::cpu_options o = two_threads();
   o.isa = "mmx";
   refused([&] { nibble::make_cpu_backend(o); }, invalid,
-          "'mmx' is not available here; there are: ");
+          "'mmx' is not available here (no kernels of that name); there are: ");
   const variable set("NIBBLE_ISA", "sse9");
   refused([&] { nibble::make_cpu_backend(two_threads()); }, invalid, "NIBBLE_ISA is 'sse9'");
+  for (const auto& built : nibble::cpu::built_isas()) {
+    if (std::find(isas.begin(), isas.end(), built.name) != isas.end()) continue;
+    o.isa = std::string(built.name);
+    refused([&] { nibble::make_cpu_backend(o); }, invalid, "(this processor lacks it); there are: ");
+  }
 }
 
 TEST_CASE("the backend says what it is") {

@@ -1,15 +1,70 @@
-# What the object files may hold; see symbols.cmake. Not with flags that make every object need a
-# newer CPU.
-find_program(NIBBLE_NM nm)
-find_program(NIBBLE_OBJDUMP objdump)
-find_program(NIBBLE_GREP grep)
-if(NIBBLE_NM AND NIBBLE_OBJDUMP AND NIBBLE_GREP AND CMAKE_SYSTEM_NAME STREQUAL "Linux"
-   AND NOT CMAKE_CXX_FLAGS MATCHES "-march|-mavx")
+# What the assembler calls the processors, by the flags of each instruction set: "avx2=generic64+..."
+function(nibble_assembler_names result)
+  set(names "")
+  foreach(isa baseline ${nibble_isas})
+    set(flags ${nibble_isa_${isa}_flags})
+    if(nibble_processor MATCHES "x86_64|amd64")
+      set(architecture generic64)
+      if(flags)
+        string(APPEND architecture +popcnt)  # compilers take it for a part of SSE4.2
+      endif()
+      foreach(flag ${flags})
+        if(flag MATCHES "^-m(.*)$")
+          string(REGEX REPLACE "vnni$" "_vnni" extension ${CMAKE_MATCH_1})
+          string(APPEND architecture +${extension})
+        endif()
+      endforeach()
+    else()
+      set(architecture armv8-a)
+      if(flags MATCHES "-march=([^;]*)")
+        set(architecture ${CMAKE_MATCH_1})
+      endif()
+    endif()
+    list(APPEND names ${isa}=${architecture})
+  endforeach()
+  list(JOIN names "|" names)
+  set(${result} ${names} PARENT_SCOPE)
+endfunction()
+
+# What the object files may hold; see object_files.cmake. Not with flags that make every object need
+# a newer CPU.
+find_program(NIBBLE_SED sed)
+find_program(NIBBLE_SORT sort)
+execute_process(COMMAND ${CMAKE_CXX_COMPILER} -print-prog-name=as OUTPUT_VARIABLE nibble_as
+                OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+find_program(NIBBLE_AS ${nibble_as})
+if(CMAKE_NM AND CMAKE_OBJDUMP AND NIBBLE_AS AND NIBBLE_SED AND NIBBLE_SORT
+   AND CMAKE_SYSTEM_NAME STREQUAL "Linux" AND NOT CMAKE_CXX_FLAGS MATCHES "-march|-mavx")
+  nibble_assembler_names(architectures)
+  set(scratch ${CMAKE_CURRENT_BINARY_DIR}/instructions)
+  file(MAKE_DIRECTORY ${scratch})
   foreach(check symbols instructions)
     add_test(NAME "kernels: ${check} of object files"
-             COMMAND ${CMAKE_COMMAND} -D CHECK=${check} -D NM=${NIBBLE_NM}
-                     -D OBJDUMP=${NIBBLE_OBJDUMP} -D GREP=${NIBBLE_GREP}
+             COMMAND ${CMAKE_COMMAND} -D CHECK=${check} -D NM=${CMAKE_NM}
+                     -D OBJDUMP=${CMAKE_OBJDUMP} -D AS=${NIBBLE_AS} -D SCRATCH=${scratch}
+                     -D "ARCHITECTURES=${architectures}"
                      -D "OBJECTS=$<JOIN:$<TARGET_OBJECTS:nibble>,|>"
-                     -P ${CMAKE_CURRENT_SOURCE_DIR}/kernels/symbols.cmake)
+                     -P ${CMAKE_CURRENT_SOURCE_DIR}/kernels/object_files.cmake)
   endforeach()
+endif()
+
+# The same program on emulated processors, older ones among them: each must find the instruction
+# sets that it has, and compute with them what the others do. Sanitizers cannot be emulated.
+function(nibble_test_on cpu isas)
+  add_test(NAME "kernels: a ${cpu} has ${isas}"
+           COMMAND ${nibble_emulator} $<TARGET_FILE:nibble_test_kernels>
+                   "the instruction sets are those expected,all instruction sets agree*")
+  set_tests_properties("kernels: a ${cpu} has ${isas}" PROPERTIES
+                       ENVIRONMENT "QEMU_CPU=${cpu};NIBBLE_EXPECTED_ISAS=${isas}" TIMEOUT 600)
+endfunction()
+find_program(NIBBLE_QEMU_X86_64 qemu-x86_64)
+if(CMAKE_CROSSCOMPILING AND nibble_processor STREQUAL aarch64)
+  set(nibble_emulator ${CMAKE_CROSSCOMPILING_EMULATOR})
+  nibble_test_on(cortex-a53 "neon, scalar")
+  nibble_test_on(max "neon_dotprod, neon, scalar")
+elseif(NIBBLE_QEMU_X86_64 AND nibble_processor MATCHES "x86_64|amd64" AND NOT NIBBLE_SANITIZE)
+  set(nibble_emulator ${NIBBLE_QEMU_X86_64})
+  nibble_test_on(Conroe "scalar")
+  nibble_test_on(Nehalem "sse42, scalar")
+  nibble_test_on(Haswell-noTSX "avx2, sse42, scalar")
 endif()

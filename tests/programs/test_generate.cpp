@@ -42,7 +42,7 @@ TEST_CASE("generate: a seed fixes the text, for every number of threads") {
   CHECK(with({"--seed", "4", "--threads", "2"}) != text);
 }
 
-TEST_CASE("generate: temperature 0 needs no seed; -n cuts the same text; - reads it") {
+TEST_CASE("generate: temperature 0 needs no seed, -n cuts the same text, - reads it") {
   const std::string twelve = generate({"The dog", "-n", "12", "--temperature", "0"});
   CHECK(generate({"The dog", "-n", "12", "--temperature", "0", "--seed", "9"}) == twelve);
   CHECK(generate({"-", "-n", "12", "--temperature", "0"}, "The dog") == twelve);

@@ -1,0 +1,224 @@
+// The kernels' results by definition, in double, each with a bound of what a float kernel may be
+// off by; and the problems that several tests pose.
+#pragma once
+
+#include <algorithm>
+#include <limits>
+#include <nibble/base/half.hpp>
+#include <nibble/formats/concepts.hpp>
+#include <type_traits>
+
+#include "kernel_test.hpp"
+
+namespace test {
+
+struct expectation {
+  double value;
+  double tolerance;
+};
+
+// int8 activations of some tokens.
+struct tokens_q8 {
+  std::int64_t columns;
+  std::vector<std::int8_t> q;
+  std::vector<float> scale;
+  std::vector<std::int16_t> sum;
+
+  nibble::cpu::q8_matrix from(std::int64_t token) const {
+    const std::int64_t at = token * columns;
+    return {q.data() + at, scale.data() + at / 32, sum.data() + at / 16, columns};
+  }
+};
+
+template <typename Code>
+tokens_q8 make_tokens(std::int64_t tokens, std::int64_t columns, Code code, float scale) {
+  tokens_q8 x{columns, {}, {}, {}};
+  for (std::int64_t i = 0; i < tokens * columns; ++i) {
+    x.q.push_back(static_cast<std::int8_t>(code(i)));
+    if (i % 32 == 0) x.scale.push_back(scale * static_cast<float>(1 + i / 32 % 7));
+    if (i % 16 == 0) x.sum.push_back(0);
+    x.sum.back() = static_cast<std::int16_t>(x.sum.back() + x.q.back());
+  }
+  return x;
+}
+
+// Weights times int8 activations. Each float operation is off by half a unit in the last place of
+// something no greater than the sum of all magnitudes. A term meets two roundings of its own
+// (scales multiplied, term added), then at most as many additions as there are units and groups of
+// offsets in a lane, and those of lanes and stretches.
+template <typename F>
+expectation dot_q8(const typename F::block* row, const tokens_q8& x, std::int64_t token) {
+  double value = 0, magnitude = 0;
+  for (std::int64_t at = 0; at < x.columns; at += F::group_size) {
+    const auto& b = row[at / F::block_size];
+    const int group = static_cast<int>(at % F::block_size) / F::group_size;
+    std::int8_t codes[F::group_size];
+    F::codes(b, group, codes);
+    const nibble::affine map = F::scale(b, group);
+    const double scale = x.scale[static_cast<std::size_t>((token * x.columns + at) / 32)];
+    double sum = 0;
+    for (int i = 0; i < F::group_size; ++i) {
+      const double q = x.q[static_cast<std::size_t>(token * x.columns + at + i)];
+      value += (static_cast<double>(map.scale) * codes[i] + map.offset) * scale * q;
+      magnitude += std::fabs(static_cast<double>(map.scale) * codes[i] * scale * q);
+      sum += q;
+    }
+    magnitude += std::fabs(static_cast<double>(map.offset) * scale * sum);
+  }
+  const double stretch = std::min<double>(2048, static_cast<double>(x.columns));
+  const double additions =
+      stretch / 32 + stretch / F::group_size / 8 + 3 + double(x.columns) / 2048;
+  return {value, unit_roundoff * (additions + 4) * magnitude + 1e-36};
+}
+
+// [tokens, rows.count], from a kernel that must not write beyond the rows.
+inline std::vector<float> multiply_q8(const nibble::cpu::kernel_table& table, int format,
+                                      const nibble::cpu::weight_rows& rows,
+                                      const nibble::cpu::q8_matrix& x, std::int64_t tokens) {
+  const std::int64_t stride = rows.count + 3;
+  std::vector<float> out(static_cast<std::size_t>(tokens * stride), -7.0f), packed;
+  table.matmul_q8[format](rows, x, tokens, out.data(), stride);
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    for (std::int64_t r = 0; r < stride; ++r) {
+      const float value = out[static_cast<std::size_t>(t * stride + r)];
+      if (r < rows.count) packed.push_back(value);
+      if (r >= rows.count) REQUIRE(value == -7.0f);
+    }
+  }
+  return packed;
+}
+
+// Decoded weights times float activations. The bound: chains of a lane (two halves of 512 / 4
+// columns at worst), the lanes, the stretches of 512.
+inline expectation dot_f32(const float* weights, const float* x, std::int64_t columns) {
+  double value = 0, magnitude = 0;
+  for (std::int64_t i = 0; i < columns; ++i) {
+    const double product = static_cast<double>(weights[i]) * x[i];
+    value += product;
+    magnitude += std::fabs(product);
+  }
+  const double roundings = 64 + 8 + static_cast<double>(columns) / 512;
+  return {value, unit_roundoff * roundings * magnitude + 1e-36};
+}
+
+inline double gate_value(int kind, double g, double u) {
+  const auto sigmoid = [](double x) { return 1 / (1 + std::exp(-x)); };
+  switch (kind) {
+    case 0:
+      return g * sigmoid(g) * u;
+    case 1: {
+      // the argument is rounded to binary16 between -10 and 10; below 2^-14 the kernel keeps more
+      // bits than binary16 has
+      if (std::fabs(g) < 10 && std::fabs(g) >= 0x1p-14) {
+        g = nibble::to_float(nibble::to_half(static_cast<float>(g)));
+      }
+      const double inner = std::sqrt(2 / 3.14159265358979323846) * (g + 0.044715 * g * g * g);
+      return g * sigmoid(2 * inner) * u;  // (1 + tanh(y)) / 2 without cancellation
+    }
+    case 2:
+      if (g <= 0) return 0;
+      return (g * g > std::numeric_limits<float>::max() ? HUGE_VAL : g * g) * u;
+    default: {
+      const double x = std::min(g, 7.0), y = std::max(-7.0, std::min(7.0, u));
+      return x * sigmoid(static_cast<double>(1.702f) * x) * (y + 1);
+    }
+  }
+}
+
+inline expectation gate_by_definition(int kind, float g, float u) {
+  const double expected = gate_value(kind, g, u);
+  // e^y is off by |y| units when y is rounded; beyond 100 the result is 0 or g
+  const double size = std::fabs(g);
+  const double y = kind == 1 ? 1.6 * (size + 0.0448 * std::pow(size, 3)) : 1.702 * size;
+  // gelu: argument (below 2^-14) and result are rounded to 11 bits
+  const double coarse = kind == 1 ? 0x1.01p-11 * (size < 0x1p-14 ? 2 : 1) : 0;
+  const double relative = coarse + unit_roundoff * (10 + 4 * std::min(100.0, y));
+  return {expected, relative * std::fabs(expected) + 1e-35};
+}
+
+// One query head and its keys and values.
+struct head {
+  std::int32_t key_length, value_length, tokens;
+  std::vector<float> q, key, value;  // keys and values as stored, exactly representable
+};
+
+inline head make_head(std::int32_t key_length, std::int32_t value_length, std::int32_t tokens,
+                      float q_size, random_source& random) {
+  head h{key_length, value_length, tokens, {}, {}, {}};
+  h.q = random.normals(static_cast<std::size_t>(key_length), q_size);
+  h.key = random.normals(static_cast<std::size_t>(key_length * tokens));
+  h.value = random.normals(static_cast<std::size_t>(value_length * tokens));
+  for (auto* x : {&h.key, &h.value}) {
+    for (float& v : *x) v = nibble::to_float(nibble::to_half(v));
+  }
+  return h;
+}
+
+// The plain definition of attention. What a float kernel may be off by grows with the logits, since
+// a logit is only known to |logit| units and moves a weight by as much.
+inline std::vector<expectation> attention(const head& h, float softcap, const float* sink) {
+  std::vector<double> weight;
+  double greatest = sink ? double{*sink} : -HUGE_VAL, magnitude = 0, largest_value = 0;
+  for (int i = 0; i < h.tokens; ++i) {
+    double logit = 0, sum = 0;
+    for (int j = 0; j < h.key_length; ++j) {
+      const double p = double{h.q[static_cast<std::size_t>(j)]} *
+                       h.key[static_cast<std::size_t>(i * h.key_length + j)];
+      logit += p;
+      sum += std::fabs(p);
+    }
+    if (softcap != 0) logit = softcap * std::tanh(logit / softcap);
+    magnitude = std::max(magnitude, sum + std::fabs(logit));
+    greatest = std::max(greatest, logit);
+    weight.push_back(logit);
+  }
+  double total = sink ? std::exp(*sink - greatest) : 0;
+  for (double& w : weight) total += w = std::exp(w - greatest);
+  std::vector<expectation> out(static_cast<std::size_t>(h.value_length));
+  for (int i = 0; i < h.tokens; ++i) {
+    for (int j = 0; j < h.value_length; ++j) {
+      const double v = h.value[static_cast<std::size_t>(i * h.value_length + j)];
+      out[static_cast<std::size_t>(j)].value += weight[static_cast<std::size_t>(i)] / total * v;
+      largest_value = std::max(largest_value, std::fabs(v));
+    }
+  }
+  const double bound = unit_roundoff * (4 * magnitude + 24 + h.tokens / 16) * largest_value;
+  for (expectation& e : out) e.tolerance = bound;
+  return out;
+}
+
+template <typename Storage>
+std::vector<Storage> stored(const std::vector<float>& x) {
+  std::vector<Storage> y;
+  for (const float v : x) {
+    if constexpr (std::is_same_v<Storage, float>) {
+      y.push_back(v);
+    } else {
+      y.push_back(nibble::to_half(v));
+    }
+  }
+  return y;
+}
+
+// A head's attention over pages of so many tokens, from a kernel that must not write beyond it.
+template <typename Storage>
+std::vector<float> attend(const nibble::cpu::kernel_table& table, const head& h, int page_tokens,
+                          float softcap, const float* sink) {
+  const auto key = stored<Storage>(h.key), value = stored<Storage>(h.value);
+  std::vector<nibble::cpu::kv_page> pages;
+  for (int first = 0; first < h.tokens; first += page_tokens) {
+    pages.push_back({key.data() + first * h.key_length, value.data() + first * h.value_length,
+                     std::min(page_tokens, h.tokens - first)});
+  }
+  std::vector<float> out(static_cast<std::size_t>(h.value_length) + 1, -7.0f);
+  const nibble::cpu::attend_args args{
+      h.q.data(),   pages.data(),   static_cast<std::int64_t>(pages.size()),
+      h.key_length, h.value_length, softcap,
+      sink,         out.data()};
+  (std::is_same_v<Storage, float> ? table.attend_f32 : table.attend_f16)(args);
+  REQUIRE(out.back() == -7.0f);
+  out.pop_back();
+  return out;
+}
+
+}  // namespace test

@@ -1,0 +1,584 @@
+// Every kernel for every format on every instruction set of this machine, on the same problems,
+// ordinary and extreme ones.
+#include <cstdlib>
+#include <nibble/formats/decode.hpp>
+#include <nibble/formats/dot.hpp>
+
+#include "differential.hpp"
+
+using nibble::cpu::kernel_table;
+using test::agreement;
+using test::differential;
+using test::expectation;
+
+namespace {
+
+// Blocks as bytes: nothing is aligned beyond what the block asks for, and rows have a gap between.
+template <typename F>
+class laid_out {
+ public:
+  using block = typename F::block;
+
+  laid_out(const std::vector<block>& blocks, std::int64_t n_rows)
+      : columns_(static_cast<std::int64_t>(blocks.size()) / n_rows * F::block_size),
+        n_rows_(n_rows) {
+    const std::size_t row = blocks.size() / static_cast<std::size_t>(n_rows) * sizeof(block);
+    stride_ = row + alignof(block);
+    bytes_.resize(alignof(block) + static_cast<std::size_t>(n_rows) * stride_);
+    const auto* const from = reinterpret_cast<const std::uint8_t*>(blocks.data());
+    for (std::size_t r = 0; r < static_cast<std::size_t>(n_rows); ++r) {
+      std::memcpy(bytes_.data() + alignof(block) + r * stride_, from + r * row, row);
+    }
+  }
+  nibble::cpu::weight_rows rows() const {
+    return {bytes_.data() + alignof(block), stride_, n_rows_, columns_};
+  }
+
+ private:
+  std::int64_t columns_, n_rows_;
+  std::size_t stride_ = 0;
+  std::vector<std::uint8_t> bytes_;
+};
+
+// All scales of a block that are numbers of their own; the rest are its bytes.
+template <typename F>
+void set_scales(typename F::block& b, float scale, std::uint8_t exponent) {
+  if constexpr (requires { b.d; }) b.d = nibble::to_half(scale);
+  if constexpr (requires { b.m; }) b.m = nibble::to_half(-scale);
+  if constexpr (requires { b.dmin; }) b.dmin = nibble::to_half(scale);
+  if constexpr (requires { b.e; }) b.e = exponent;
+}
+
+// A block whose codes all are `code`: one of the bytes repeated, for every format so far.
+template <typename F>
+typename F::block block_of(int code) {
+  for (int byte = 0; byte < 256; ++byte) {
+    typename F::block b;
+    std::memset(&b, byte, sizeof b);
+    bool all = true;
+    for (int g = 0; g < F::block_size / F::group_size; ++g) {
+      std::int8_t codes[F::group_size];
+      F::codes(b, g, codes);
+      for (const std::int8_t c : codes) all = all && c == code;
+    }
+    if (!all) continue;
+    set_scales<F>(b, 1.0f, 127);
+    return b;
+  }
+  FAIL("no byte makes all codes of " << F::name << " " << code);
+  return {};
+}
+
+// Rows of one format: random, all codes least, all greatest, and both by turns.
+template <typename F>
+std::vector<std::vector<typename F::block>> kinds_of_rows(std::size_t blocks,
+                                                          test::random_source& random) {
+  std::vector<std::vector<typename F::block>> kinds = {test::random_blocks<F>(blocks, random)};
+  if constexpr (nibble::block_format<F>) {
+    const auto least = block_of<F>(F::min_code), greatest = block_of<F>(F::max_code);
+    kinds.emplace_back(blocks, least);
+    kinds.emplace_back(blocks, greatest);
+    kinds.emplace_back(blocks, least);
+    for (std::size_t i = 0; i < blocks; i += 2) kinds.back()[i] = greatest;
+  } else {
+    for (const float x : {0.0f, 65504.0f, -65504.0f, 0x1p-24f}) {
+      kinds.emplace_back(blocks, F::from(x));
+    }
+  }
+  return kinds;
+}
+
+// Blocks whose scales are no ordinary numbers.
+template <typename F>
+std::vector<typename F::block> odd_blocks(test::random_source& random) {
+  std::vector<typename F::block> blocks;
+  if constexpr (nibble::block_format<F>) {
+    const struct {
+      float scale;
+      std::uint8_t exponent;
+    } odd[] = {{0.0f, 0}, {-0.0f, 1}, {0x1p-24f, 2}, {65504.0f, 254}, {HUGE_VALF, 255}};
+    for (const auto& o : odd) {
+      for (typename F::block b : {test::random_blocks<F>(1, random)[0], block_of<F>(F::min_code),
+                                  block_of<F>(F::max_code)}) {
+        set_scales<F>(b, o.scale, o.exponent);
+        blocks.push_back(b);
+      }
+    }
+  }
+  // any bytes whatever: infinities and NaNs among the scales of most formats
+  for (int i = 0; i < 64; ++i) {
+    std::uint8_t bytes[sizeof(typename F::block)];
+    for (auto& byte : bytes) byte = random.byte();
+    if (i < 2) bytes[0] = bytes[1] = 0xff;
+    typename F::block b;
+    std::memcpy(&b, bytes, sizeof b);
+    blocks.push_back(b);
+  }
+  return blocks;
+}
+
+template <typename F>
+void compare_decoding(differential& test, test::random_source& random) {
+  const auto check = [&](const std::vector<typename F::block>& blocks) {
+    const auto n = blocks.size() * F::block_size;
+    std::vector<float> values(n);
+    nibble::decode_row<F>(blocks.data(), n, values.data());
+    std::vector<expectation> expected;
+    for (const float v : values) expected.push_back({v, 0});
+    const laid_out<F> row(blocks, 1);
+    test.compare("decode", F::name, agreement::exact, expected, [&](const kernel_table& table) {
+      std::vector<float> out(n + 1, -7.0f);
+      table.decode[nibble::index_of<F>](row.rows().data, static_cast<std::int64_t>(n), out.data());
+      REQUIRE(out.back() == -7.0f);
+      out.pop_back();
+      return out;
+    });
+  };
+  for (const int values : {1, 77, 1024}) {
+    for (const auto& kind :
+         kinds_of_rows<F>(static_cast<std::size_t>(1 + (values - 1) / F::block_size), random)) {
+      check(kind);
+    }
+  }
+  check(odd_blocks<F>(random));
+}
+
+// Columns from one block up, on both sides of what is unpacked at once; every count of tokens.
+struct shape {
+  std::int64_t columns, n_rows, tokens;
+};
+template <typename F>
+std::vector<shape> shapes() {
+  const std::int64_t block = nibble::block_format<F> ? F::block_size : 32;
+  return {{block, 1, 1},     {2 * block, 3, 2},    {3 * block, 4, 3},    {5 * block, 5, 4},
+          {7 * block, 2, 5}, {block, 9, 6},        {2048 - block, 3, 7}, {2 * block, 13, 8},
+          {3 * block, 7, 9}, {2048 + block, 5, 2}, {4096 + block, 1, 3}, {2048, 6, 1}};
+}
+
+template <typename F>
+void compare_q8(differential& test, const laid_out<F>& weights, const test::tokens_q8& x,
+                std::int64_t tokens, bool ordinary) {
+  const auto w = weights.rows();
+  std::vector<expectation> expected;
+  for (std::int64_t t = 0; t < tokens && ordinary; ++t) {
+    for (std::int64_t r = 0; r < w.count; ++r) {
+      const auto* const row = static_cast<const std::uint8_t*>(w.data) + r * std::int64_t(w.stride);
+      expected.push_back(test::dot_q8<F>(reinterpret_cast<const typename F::block*>(row), x, t));
+    }
+  }
+  // bytes at an odd address
+  std::vector<std::int8_t> q(1);
+  q.insert(q.end(), x.q.begin(), x.q.end());
+  const nibble::cpu::q8_matrix matrix{q.data() + 1, x.scale.data(), x.sum.data(), x.columns};
+  test.compare("matmul_q8", F::name, agreement::by_fusing, expected,
+               [&](const kernel_table& table) {
+                 return test::multiply_q8(table, nibble::index_of<F>, w, matrix, tokens);
+               });
+}
+
+// Random rows meet every kind of activations in every shape; the other kinds of rows meet each kind
+// of activations in some shape.
+bool taken(std::size_t shape, std::size_t rows, std::size_t activations) {
+  return rows == 0 || (shape + rows + activations) % 4 == 0;
+}
+
+template <typename F>
+void compare_int8_products(differential& test, test::random_source& random) {
+  const auto any = [&](auto) { return random.in(-127, 127); };
+  const auto turns = [](auto i) { return i % 2 ? 127 : -127; };
+  const auto most = [](auto) { return 127; };
+  const auto least = [](auto) { return -127; };
+  const auto list = shapes<F>();
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const shape s = list[i];
+    INFO(s.columns << " columns, " << s.n_rows << " rows, " << s.tokens << " tokens");
+    const auto kinds =
+        kinds_of_rows<F>(static_cast<std::size_t>(s.n_rows * s.columns / F::block_size), random);
+    for (std::size_t kind = 0; kind < kinds.size(); ++kind) {
+      const laid_out<F> rows(kinds[kind], s.n_rows);
+      std::size_t next = 0;
+      const auto with = [&](auto code, float scale) {
+        if (!taken(i, kind, next++)) return;
+        compare_q8(test, rows, test::make_tokens(s.tokens, s.columns, code, scale), s.tokens,
+                   std::isfinite(scale));
+      };
+      with(any, 0.01f);
+      with(most, 1.0f);
+      with(least, 1e-30f);
+      with(turns, kind == 0 ? 1.0f : 1e26f);  // scales of random rows are large themselves
+      with(any, 0.0f);
+      with(turns, 1e-42f);  // subnormal
+      with(any, HUGE_VALF);
+      with(any, std::nanf(""));
+    }
+  }
+  const auto odd = odd_blocks<F>(random);
+  const auto n = static_cast<std::int64_t>(odd.size());
+  const auto x = test::make_tokens(3, F::block_size, any, 1.0f);
+  compare_q8(test, laid_out<F>(odd, n), x, 3, false);
+}
+
+template <typename F>
+void compare_f32(differential& test, const std::vector<typename F::block>& blocks, const shape& s,
+                 const std::vector<float>& x, agreement how) {
+  const laid_out<F> weights(blocks, s.n_rows);
+  const auto columns = static_cast<std::size_t>(s.columns);
+  std::vector<float> decoded(columns * static_cast<std::size_t>(s.n_rows));
+  nibble::decode_row<F>(blocks.data(), decoded.size(), decoded.data());
+  const std::int64_t x_stride = s.columns + 3, stride = s.n_rows + 2;
+  std::vector<expectation> expected;
+  for (std::int64_t t = 0; t < s.tokens; ++t) {
+    for (std::int64_t r = 0; r < s.n_rows; ++r) {
+      expected.push_back(
+          test::dot_f32(decoded.data() + r * s.columns, x.data() + t * x_stride, s.columns));
+    }
+  }
+  test.compare("matmul_f32", F::name, how, expected, [&](const kernel_table& table) {
+    std::vector<float> out(static_cast<std::size_t>(s.tokens * stride), -7.0f), packed;
+    table.matmul_f32[nibble::index_of<F>](weights.rows(), x.data(), x_stride, s.tokens, out.data(),
+                                          stride);
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      const bool inside = static_cast<std::int64_t>(i) % stride < s.n_rows;
+      if (inside) packed.push_back(out[i]);
+      if (!inside) REQUIRE(out[i] == -7.0f);
+    }
+    return packed;
+  });
+}
+
+// Weights and activations that are small integers: every sum is exact in float, in any order.
+template <typename F>
+std::vector<typename F::block> whole_numbers(std::size_t blocks, test::random_source& random) {
+  std::vector<typename F::block> row = test::random_blocks<F>(blocks, random);
+  for (auto& b : row) {
+    if constexpr (nibble::block_format<F>) {
+      set_scales<F>(b, 1.0f, 128);
+    } else {
+      b = F::from(static_cast<float>(random.in(-100, 100)));
+    }
+  }
+  return row;
+}
+
+template <typename F>
+void compare_float_products(differential& test, test::random_source& random) {
+  const auto list = shapes<F>();
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const shape s = list[i];
+    INFO(s.columns << " columns, " << s.n_rows << " rows, " << s.tokens << " tokens");
+    const auto blocks = static_cast<std::size_t>(s.n_rows * s.columns / F::block_size);
+    const auto n = static_cast<std::size_t>(s.tokens * (s.columns + 3));
+    std::vector<float> ones(n);
+    for (float& v : ones) v = static_cast<float>(random.in(-1, 1));
+    compare_f32<F>(test, whole_numbers<F>(blocks, random), s, ones, agreement::exact);
+    const auto kinds = kinds_of_rows<F>(blocks, random);
+    for (std::size_t kind = 0; kind < kinds.size(); ++kind) {
+      std::size_t next = 0;
+      for (const float size : {1.0f, 0.0f, 1e-42f, 1e-20f}) {
+        if (!taken(i, kind, next++)) continue;
+        compare_f32<F>(test, kinds[kind], s, random.normals(n, size), agreement::bounded);
+      }
+    }
+    std::vector<float> broken = ones;
+    broken[static_cast<std::size_t>(s.columns) / 2] = std::nanf("");
+    compare_f32<F>(test, whole_numbers<F>(blocks, random), s, broken, agreement::exact);
+  }
+  if constexpr (nibble::element_format<F>) {  // rows shorter than any vector, and a little longer
+    for (std::int64_t columns = 1; columns < 40; ++columns) {
+      const auto x = random.normals(static_cast<std::size_t>(3 * (columns + 3)));
+      compare_f32<F>(test, test::random_blocks<F>(static_cast<std::size_t>(3 * columns), random),
+                     {columns, 3, 3}, x, agreement::bounded);
+    }
+  }
+}
+
+// Values of all sizes, none of them odd.
+std::vector<float> values_of_all_sizes(test::random_source& random) {
+  std::vector<float> x = random.normals(500, 3);
+  for (int exponent = -149; exponent < 127; exponent += 3) {
+    const float power = std::ldexp(1.0f, exponent);
+    for (const float v : {power, -power, power * random.normal()}) x.push_back(v);
+  }
+  for (const float v : {0.0f, -0.0f, FLT_MAX, -FLT_MAX, FLT_MIN, -FLT_MIN}) x.push_back(v);
+  for (int i = -240; i <= 240; ++i) x.push_back(static_cast<float>(i) * 0.5f);  // also ties
+  return x;
+}
+
+const float odd_values[] = {HUGE_VALF, -HUGE_VALF, std::nanf(""), -std::nanf("")};
+
+void compare_quantising(differential& test, test::random_source& random) {
+  std::vector<float> x;
+  for (const float size : {0.0f, 1.0f, 1e-36f, 0x1p-119f, 0x1p-120f, 1e-44f, 3e38f, 1e10f}) {
+    for (int i = 0; i < 32; ++i) x.push_back(size * random.normal(0.25f));
+  }
+  for (int i = 0; i < 32; ++i) x.push_back(static_cast<float>(i) + 0.5f);  // ties, with 127 next
+  x.back() = 127.0f;
+  for (const float odd : odd_values) {
+    for (int i = 0; i < 32; ++i) x.push_back(i == 21 ? odd : 1.0f);
+  }
+  const auto more = values_of_all_sizes(random);
+  x.insert(x.end(), more.begin(), more.end());
+  while (x.size() % 32 != 0) x.push_back(0);
+  for (int i = 0; i < 32 * 2000; ++i) x.push_back(random.normal());
+
+  // codes, then scales, then sums
+  const std::size_t n = x.size();
+  std::vector<nibble::activation_block> blocks(n / 32);
+  nibble::quantise_activations(x.data(), n, blocks.data());
+  std::vector<expectation> expected;
+  for (const auto& b : blocks) {
+    for (const std::int8_t q : b.codes) expected.push_back({double(q), 0});
+  }
+  for (const auto& b : blocks) expected.push_back({b.scale, 0});
+  for (std::size_t i = 0; i < n; i += 16) {
+    double sum = 0;
+    for (std::size_t j = i; j < i + 16; ++j) sum += expected[j].value;
+    expected.push_back({sum, 0});
+  }
+  test.compare("quantise_q8", "", agreement::exact, expected, [&](const kernel_table& table) {
+    std::vector<std::int8_t> q(n);
+    std::vector<float> scale(n / 32);
+    std::vector<std::int16_t> sum(n / 16);
+    table.quantise_q8(x.data(), static_cast<std::int64_t>(n), q.data(), scale.data(), sum.data());
+    std::vector<float> out(q.begin(), q.end());
+    out.insert(out.end(), scale.begin(), scale.end());
+    out.insert(out.end(), sum.begin(), sum.end());
+    return out;
+  });
+}
+
+void compare_norms(differential& test, test::random_source& random) {
+  const auto check = [&](const std::vector<float>& x, const std::vector<float>& gain) {
+    double sum = 0;
+    for (const float v : x) sum += static_cast<double>(v) * v;
+    const double scale = 1 / std::sqrt(sum / static_cast<double>(x.size()) + double{1e-6f});
+    std::vector<expectation> expected;
+    for (std::size_t i = 0; i < x.size() && std::isfinite(scale); ++i) {
+      const double value = x[i] * scale * gain[i];
+      expected.push_back({value, 4 * test::unit_roundoff * std::fabs(value) + 1e-37});
+    }
+    test.compare("rms_norm", "", agreement::exact, expected, [&](const kernel_table& table) {
+      std::vector<float> out(x.size());
+      table.rms_norm(x.data(), gain.data(), 1e-6f, static_cast<std::int64_t>(x.size()), out.data());
+      return out;
+    });
+  };
+  for (const std::size_t n : {1, 7, 8, 33, 100, 576, 4099}) {
+    const auto gain = random.normals(n);
+    for (const float size : {1.0f, 1e-20f, 1e-42f, 0.0f, 1e30f}) {
+      auto x = random.normals(n, size);
+      check(x, gain);
+      if (size != 1.0f) continue;
+      for (const float odd : odd_values) {
+        x[n / 2] = odd;
+        check(x, gain);
+      }
+    }
+  }
+}
+
+void compare_rotations(differential& test, test::random_source& random) {
+  for (const bool neox : {false, true}) {
+    for (const std::int64_t pairs : {1, 3, 16, 40, 64, 129}) {
+      for (const float size : {1.0f, 1e-42f, 1e30f, HUGE_VALF}) {
+        const auto n = static_cast<std::size_t>(2 * pairs);
+        auto x = random.normals(n + 5, std::isinf(size) ? 1.0f : size);
+        if (std::isinf(size)) x[n / 3] = size;
+        std::vector<float> cosine, sine;
+        for (std::int64_t i = 0; i < pairs; ++i) {
+          const float angle = random.normal(100);
+          cosine.push_back(std::cos(angle));
+          sine.push_back(std::sin(angle));
+        }
+        std::vector<expectation> expected(x.size());
+        for (std::size_t i = 0; i < x.size(); ++i) expected[i] = {x[i], 0};
+        for (std::size_t i = 0; i < n / 2; ++i) {
+          const std::size_t first = neox ? i : 2 * i, second = neox ? i + n / 2 : 2 * i + 1;
+          const double a = x[first], b = x[second], c = cosine[i], s = sine[i];
+          const double bound = 3 * test::unit_roundoff * (std::fabs(a) + std::fabs(b)) + 1e-44;
+          expected[first] = {a * c - b * s, bound};
+          expected[second] = {a * s + b * c, bound};
+        }
+        test.compare(neox ? "rope_neox" : "rope_norm", "", agreement::exact, expected,
+                     [&](const kernel_table& table) {
+                       auto out = x;
+                       (neox ? table.rope_neox : table.rope_norm)(out.data(), cosine.data(),
+                                                                  sine.data(), pairs);
+                       return out;
+                     });
+      }
+    }
+  }
+}
+
+void compare_gates(differential& test, test::random_source& random) {
+  const std::vector<float> g = values_of_all_sizes(random);
+  std::vector<float> u = random.normals(g.size(), 4);
+  for (std::size_t i = 0; i < u.size(); i += 7) u[i] = i % 2 ? 1e-42f : 0.0f;
+  std::vector<float> odd_g, odd_u;
+  for (const float a : {1.0f, 0.0f, HUGE_VALF, -HUGE_VALF, std::nanf("")}) {
+    for (const float b : {1.0f, 0.0f, HUGE_VALF, -HUGE_VALF, std::nanf("")}) {
+      odd_g.push_back(a);
+      odd_u.push_back(b);
+    }
+  }
+  for (int kind = 0; kind < 4; ++kind) {
+    const std::string name = "gate[" + std::to_string(kind) + "]";
+    // relu_squared has neither exp nor mul_add
+    const auto how = kind == 2 ? agreement::exact : agreement::bounded;
+    const auto check = [&](const std::vector<float>& gate, const std::vector<float>& up,
+                           const std::vector<expectation>& expected) {
+      test.compare(name, "", how, expected, [&](const kernel_table& table) {
+        std::vector<float> out(gate.size());
+        table.gate[kind](gate.data(), up.data(), static_cast<std::int64_t>(gate.size()),
+                         out.data());
+        return out;
+      });
+    };
+    std::vector<expectation> expected;
+    for (std::size_t i = 0; i < g.size(); ++i) {
+      expected.push_back(test::gate_by_definition(kind, g[i], u[i]));
+    }
+    check(g, u, expected);
+    check(odd_g, odd_u, {});
+  }
+}
+
+void compare_sums_and_halves(differential& test, test::random_source& random) {
+  std::vector<float> x = values_of_all_sizes(random);
+  const auto base = random.normals(x.size(), 10);
+  for (const float scale : {0.3f, 0.0f, -1.0f, 1e-40f}) {
+    std::vector<expectation> expected;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const double product = static_cast<double>(scale) * x[i], sum = product + base[i];
+      const double size = std::fabs(product) + std::fabs(sum);
+      expected.push_back({sum, 1.01 * test::unit_roundoff * size + 1e-44});
+    }
+    test.compare("add_scaled", "", agreement::by_fusing, expected, [&](const kernel_table& table) {
+      auto out = base;
+      table.add_scaled(x.data(), scale, static_cast<std::int64_t>(x.size()), out.data());
+      return out;
+    });
+  }
+  // every binary16 number, and what lies in the middle of two
+  for (unsigned bits = 0; bits < 0x7c00; ++bits) {
+    const auto at = [](unsigned b) {
+      return nibble::to_float(nibble::half{static_cast<std::uint16_t>(b)});
+    };
+    const float low = at(bits), high = bits == 0x7bff ? 65536.0f : at(bits + 1);
+    x.push_back(low);
+    x.push_back(-(low + high) / 2);
+    x.push_back(std::nextafter((low + high) / 2, HUGE_VALF));
+  }
+  x.insert(x.end(), std::begin(odd_values), std::end(odd_values));
+  std::vector<expectation> expected;
+  for (const float v : x) expected.push_back({nibble::to_float(nibble::to_half(v)), 0});
+  test.compare("to_f16", "", agreement::exact, expected, [&](const kernel_table& table) {
+    std::vector<nibble::half> halves(x.size());
+    table.to_f16(x.data(), static_cast<std::int64_t>(x.size()), halves.data());
+    std::vector<float> out;
+    for (const nibble::half h : halves) out.push_back(nibble::to_float(h));
+    return out;
+  });
+}
+
+void compare_attention(differential& test, test::random_source& random) {
+  const auto check = [&](const test::head& h, float softcap, const float* sink, bool ordinary) {
+    std::vector<expectation> expected;
+    if (ordinary) expected = test::attention(h, softcap, sink);
+    for (const int page : {7, 64, 1000}) {
+      test.compare("attend_f32", "", agreement::bounded, expected, [&](const kernel_table& table) {
+        return test::attend<float>(table, h, page, softcap, sink);
+      });
+      test.compare("attend_f16", "", agreement::bounded, expected, [&](const kernel_table& table) {
+        return test::attend<nibble::half>(table, h, page, softcap, sink);
+      });
+    }
+  };
+  const struct {
+    int key, value, tokens;
+  } sizes[] = {{64, 64, 1}, {8, 8, 65}, {72, 40, 130}, {96, 5, 64}, {5, 3, 9}, {512, 512, 3}};
+  for (const auto& s : sizes) {
+    for (const float size : {0.05f, 5.0f, 0.0f, 1e-42f}) {
+      const test::head h = test::make_head(s.key, s.value, s.tokens, size, random);
+      const float sinks[] = {-3.0f, 90.0f, -1e30f};
+      check(h, 0, nullptr, true);
+      check(h, 30, sinks, true);
+      check(h, 0, sinks + 1, true);
+      check(h, 0, sinks + 2, true);
+    }
+    // logits of thousands: one token takes all, and the greatest keys are the least numbers
+    test::head h = test::make_head(s.key, s.value, s.tokens, 1.0f, random);
+    for (std::size_t i = 0; i < h.key.size(); ++i) {
+      h.key[i] = i / static_cast<std::size_t>(s.key) % 2 ? -1024.0f : 0x1p-24f;
+    }
+    for (float& q : h.q) q = 16;
+    for (std::size_t i = 0; i < h.value.size(); i += 3) h.value[i] = i % 2 ? 65504.0f : 0x1p-24f;
+    check(h, 0, nullptr, true);
+    h.key[h.key.size() / 2] = std::nanf("");
+    check(h, 0, nullptr, false);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("all instruction sets agree on every kernel and every format") {
+  differential test;
+  test::random_source random(29);
+  nibble::for_each_format([&]<typename F>(F) {
+    compare_decoding<F>(test, random);
+    if constexpr (nibble::block_format<F>) compare_int8_products<F>(test, random);
+    compare_float_products<F>(test, random);
+  });
+  compare_quantising(test, random);
+  compare_norms(test, random);
+  compare_rotations(test, random);
+  compare_gates(test, random);
+  compare_sums_and_halves(test, random);
+  compare_attention(test, random);
+
+  const auto all = test::all_combinations();
+  const auto isas = nibble::cpu::available_kernels().size();
+  std::cout << "instruction sets compared: " << test.tested().size()
+            << " combinations of kernel, format and instruction set, of " << all.size() << " = "
+            << all.size() / isas << " x " << isas << '\n';
+  CHECK(test.tested() == all);
+}
+
+TEST_CASE("kernel tables have the kernels that formats ask for, and no others") {
+  test::for_each_isa([](const kernel_table& table) {
+    int present = 0, wanted = 0;
+    for (int i = 0; i < nibble::cpu::max_formats; ++i) {
+      present += (table.matmul_q8[i] != nullptr) + (table.matmul_f32[i] != nullptr) +
+                 (table.decode[i] != nullptr);
+    }
+    nibble::for_each_format([&]<typename F>(F) {
+      const int i = nibble::index_of<F>;
+      wanted += nibble::block_format<F> ? 3 : 2;
+      CHECK((table.matmul_q8[i] != nullptr) == nibble::block_format<F>);
+      CHECK(table.matmul_f32[i] != nullptr);
+      CHECK(table.decode[i] != nullptr);
+    });
+    CHECK(present == wanted);
+  });
+}
+
+TEST_CASE("the instruction sets are those expected") {
+  const auto tables = nibble::cpu::available_kernels();
+  std::string names;
+  std::size_t next = 0;
+  for (const auto& built : nibble::cpu::built_isas()) {
+    REQUIRE((nibble::cpu::find_kernels(built.name) != nullptr) == built.runs());
+    if (!built.runs()) continue;
+    REQUIRE(next < tables.size());
+    REQUIRE(tables[next]->isa == built.name);
+    REQUIRE(nibble::cpu::find_kernels(built.name) == tables[next]);
+    names += (next++ == 0 ? "" : ", ") + std::string(built.name);
+  }
+  CHECK(next == tables.size());
+  REQUIRE(tables.back()->isa == std::string_view("scalar"));
+  CHECK(nibble::cpu::find_kernels("") == nullptr);
+  std::cout << "instruction sets here: " << names << '\n';
+  // set by whoever knows the processor, as tests on emulated ones do
+  if (const char* const expected = std::getenv("NIBBLE_EXPECTED_ISAS")) CHECK(names == expected);
+}
