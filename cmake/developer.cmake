@@ -1,4 +1,6 @@
-# What developers of nibble want and users of nibble do not: ccache, warnings, sanitizers.
+# What developers of nibble want and users of nibble do not: ccache, warnings, sanitizers. And one
+# thing that all of nibble is compiled with: results must not depend on the compiler's choice to fuse
+# a product and a sum. On x86-64 there is nothing to fuse unless flags say so.
 
 if(PROJECT_IS_TOP_LEVEL)
   if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
@@ -18,6 +20,9 @@ if(NIBBLE_SANITIZE)
 endif()
 
 function(nibble_developer_flags target)
+  if(NOT nibble_processor MATCHES "x86_64|amd64" OR CMAKE_CXX_FLAGS MATCHES "-march|-mfma")
+    target_compile_options(${target} PRIVATE -ffp-contract=off)
+  endif()
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion
                                            $<$<BOOL:${NIBBLE_WERROR}>:-Werror>)
   # g++ 12 sees uninitialised members and overlaps inside libstdc++'s own functions and strings
