@@ -29,20 +29,25 @@ elseif(nibble_processor MATCHES "aarch64|arm64")
   list(APPEND nibble_isas ${nibble_isas_aarch64})
 endif()
 
-function(nibble_isa_sources target)
-  file(GLOB isa_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cpu/isa_*.cpp)
+# All flags of a unit for one instruction set, whose namespaces are named after `unit`.
+function(nibble_isa_unit_flags isa unit result)
   set(optimise -O3)
   if(NIBBLE_SANITIZE)
     set(optimise -O1)  # -O3 would take minutes a file
   endif()
+  set(${result} ${optimise} -fno-math-errno -fno-trapping-math -ffp-contract=off
+      -DNIBBLE_ABI=isa_${unit} -Dxsimd=xsimd_isa_${unit} ${nibble_isa_${isa}_flags} PARENT_SCOPE)
+endfunction()
+
+function(nibble_isa_sources target)
+  file(GLOB isa_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cpu/isa_*.cpp)
   foreach(source ${isa_sources})
     get_filename_component(name ${source} NAME_WE)
     string(REPLACE "isa_" "" isa ${name})
     if(NOT isa IN_LIST nibble_isas)
       set_source_files_properties(${source} PROPERTIES HEADER_FILE_ONLY ON)
     endif()
-    set(flags ${optimise} -fno-math-errno -fno-trapping-math -ffp-contract=off -DNIBBLE_ABI=isa_${isa}
-        -Dxsimd=xsimd_isa_${isa} ${nibble_isa_${isa}_flags})
+    nibble_isa_unit_flags(${isa} ${isa} flags)
     set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${flags}")
   endforeach()
 endfunction()

@@ -10,44 +10,70 @@ packages=(
   catch2 libeigen3-dev libbenchmark-dev              # tests and benchmarks
 )
 
-if [[ ${1:-} == -h || ${1:-} == --help ]]; then
-  echo "usage: scripts/setup.sh"
-  echo "Installs with apt-get, if missing: ${packages[*]}"
-  exit 0
-fi
-if [[ $# -gt 0 ]]; then
-  echo "setup: unknown option $1" >&2
-  exit 2
-fi
+# for tests on emulated processors; whoever has no such packages goes without
+emulation=(g++-aarch64-linux-gnu qemu-user)
+
+with_emulation=no
+for option in "$@"; do
+  case $option in
+    --emulation) with_emulation=yes ;;
+    -h | --help)
+      echo "usage: scripts/setup.sh [--emulation]"
+      echo "Installs with apt-get, if missing: ${packages[*]}"
+      echo "  --emulation  also, where there are such packages: ${emulation[*]}"
+      exit 0 ;;
+    *) echo "setup: unknown option $option" >&2; exit 2 ;;
+  esac
+done
 
 if ! command -v dpkg-query > /dev/null || ! command -v apt-get > /dev/null; then
   echo "setup: no apt-get here. Install by your own means: ${packages[*]}" >&2
   exit 0
 fi
 
-missing=()
-for package in "${packages[@]}"; do
-  status=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2> /dev/null || true)
-  if [[ $status != *installed* || $status == *not-installed* ]]; then
-    missing+=("$package")
-  fi
-done
-if [[ ${#missing[@]} -eq 0 ]]; then
-  echo "setup: all ${#packages[@]} packages are installed"
+# Fills `missing` with those of the packages named that are not installed.
+find_missing() {
+  local package status
+  missing=()
+  for package in "$@"; do
+    status=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2> /dev/null || true)
+    if [[ $status != *installed* || $status == *not-installed* ]]; then
+      missing+=("$package")
+    fi
+  done
+}
+
+find_missing "${packages[@]}"
+wanted=("${missing[@]}")
+optional=()
+if [[ $with_emulation == yes ]]; then
+  find_missing "${emulation[@]}"
+  optional=("${missing[@]}")
+fi
+if [[ ${#wanted[@]} -eq 0 && ${#optional[@]} -eq 0 ]]; then
+  echo "setup: everything is installed"
   exit 0
 fi
 
 as_root=()
 if [[ $(id -u) -ne 0 ]]; then
   if ! command -v sudo > /dev/null; then
-    echo "setup: missing ${missing[*]}; installing them needs root or sudo" >&2
-    exit 1
+    echo "setup: missing ${wanted[*]} ${optional[*]}; installing them needs root or sudo" >&2
+    exit $((${#wanted[@]} > 0))
   fi
   as_root=(sudo)
 fi
-echo "setup: installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 "${as_root[@]}" apt-get update -q
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-  apt-get install -q -y --no-install-recommends "${missing[@]}"
+install() {
+  echo "setup: installing $*"
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -q -y --no-install-recommends "$@"
+}
+if [[ ${#wanted[@]} -gt 0 ]]; then
+  install "${wanted[@]}"
+fi
+if [[ ${#optional[@]} -gt 0 ]]; then
+  install "${optional[@]}" || echo "setup: going on without ${optional[*]}" >&2
+fi
 echo "setup: done"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything that must hold: builds and runs all tests, optimised, then with ASan and UBSan.
+# Everything that must hold: builds and runs all tests, optimised, then with ASan and UBSan, then
+# those of the kernels on an emulated 64-bit ARM.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -7,7 +8,7 @@ usage() {
   cat << 'EOF'
 usage: scripts/test.sh [--quick] [--no-setup]
 
-  --quick     only the optimised build and its tests, not the sanitizers'
+  --quick     only the optimised build and its tests, not the sanitizers', not ARM's
   --no-setup  installs no packages
   --help      this text
 
@@ -67,6 +68,19 @@ check_preset() {
   if grep -q '(Skipped)' "$log"; then
     results+=("$preset: $(grep -c '(Skipped)' "$log") skipped")
   fi
+  # how many combinations of kernel, format and instruction set were compared
+  local line
+  while read -r line; do
+    results+=("$preset: $line")
+  done < <(grep -h '^instruction sets compared' "build/$preset/Testing/Temporary/LastTest.log" | sort -u)
+}
+
+check_aarch64() {
+  if ! command -v aarch64-linux-gnu-g++ > /dev/null || ! command -v qemu-aarch64 > /dev/null; then
+    results+=("aarch64: SKIPPED, that needs g++-aarch64-linux-gnu and qemu-user")
+    return
+  fi
+  check_preset aarch64
 }
 
 check_format() {
@@ -92,10 +106,11 @@ check_format() {
 
 if [[ $setup == yes ]]; then
   step=setup
-  scripts/setup.sh
+  scripts/setup.sh --emulation
 fi
 check_preset release
 if [[ $quick == no ]]; then
   check_preset dev
+  check_aarch64
 fi
 check_format

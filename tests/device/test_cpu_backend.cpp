@@ -1,6 +1,5 @@
 // What the CPU backend refuses, and the bound on eight-bit activations.
 #include <algorithm>
-#include <cstdlib>
 #include <functional>
 #include <nibble/base/error.hpp>
 #include <string>
@@ -8,6 +7,7 @@
 
 #include "catch.hpp"
 #include "cpu/select.hpp"
+#include "environment.hpp"
 #include "models.hpp"
 
 namespace {
@@ -32,26 +32,6 @@ nibble::cpu_options two_threads() {
   o.threads = 2;
   return o;
 }
-
-// An environment variable for the time of a test.
-class variable {
- public:
-  variable(const char* name, const char* value) : name_(name) {
-    if (const char* old = std::getenv(name)) old_ = old;
-    ::setenv(name, value, 1);
-  }
-  ~variable() {
-    if (old_.empty()) {
-      ::unsetenv(name_);
-    } else {
-      ::setenv(name_, old_.c_str(), 1);
-    }
-  }
-
- private:
-  const char* name_;
-  std::string old_;
-};
 
 }  // namespace
 
@@ -245,19 +225,20 @@ TEST_CASE("instruction sets are chosen by option, by NIBBLE_ISA, or refused by n
     o.isa = std::string(isa);
     const auto name = nibble::make_cpu_backend(o)->info().name;
     REQUIRE(name.find(", " + o.isa + ")") != std::string::npos);
-    const variable set("NIBBLE_ISA", o.isa.c_str());
+    const test::variable set("NIBBLE_ISA", o.isa.c_str());
     REQUIRE(nibble::make_cpu_backend(two_threads())->info().name == name);
   }
   nibble::cpu_options o = two_threads();
   o.isa = "mmx";
   refused([&] { nibble::make_cpu_backend(o); }, invalid,
           "'mmx' is not available here (no kernels of that name); there are: ");
-  const variable set("NIBBLE_ISA", "sse9");
+  const test::variable set("NIBBLE_ISA", "sse9");
   refused([&] { nibble::make_cpu_backend(two_threads()); }, invalid, "NIBBLE_ISA is 'sse9'");
   for (const auto& built : nibble::cpu::built_isas()) {
     if (std::find(isas.begin(), isas.end(), built.name) != isas.end()) continue;
     o.isa = std::string(built.name);
-    refused([&] { nibble::make_cpu_backend(o); }, invalid, "(this processor lacks it); there are: ");
+    refused([&] { nibble::make_cpu_backend(o); }, invalid,
+            "(this processor lacks it); there are: ");
   }
 }
 

@@ -66,7 +66,7 @@ using combination = std::tuple<std::string, std::string, std::string>;
 // What there is to compare, by the lists alone.
 inline std::set<combination> all_combinations() {
   std::set<combination> all;
-  for (const nibble::cpu::kernel_table* table : nibble::cpu::available_kernels()) {
+  for (const nibble::cpu::kernel_table* table : tables()) {
     for (const kernel_slot& slot : kernel_slots) {
       if (slot.by_format) {
         nibble::for_each_format([&]<typename F>(F) {
@@ -110,7 +110,7 @@ inline bool agrees(float got, const expectation& e) {
 
 class differential {
  public:
-  differential() : tables_(nibble::cpu::available_kernels()) {}
+  differential() : tables_(tables()) {}
 
   // run(table) gives a kernel's results on one instruction set. They must agree with what is
   // expected, unless that is empty, and with each other: as far as `how` says, and in being finite.

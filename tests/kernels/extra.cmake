@@ -68,3 +68,19 @@ elseif(NIBBLE_QEMU_X86_64 AND nibble_processor MATCHES "x86_64|amd64" AND NOT NI
   nibble_test_on(Nehalem "sse42, scalar")
   nibble_test_on(Haswell-noTSX "avx2, sse42, scalar")
 endif()
+
+# See evex/avxvnni_as_evex.cpp.
+if(avxvnni IN_LIST nibble_isas)
+  add_library(nibble_avxvnni_as_evex OBJECT kernels/evex/avxvnni_as_evex.cpp)
+  nibble_isa_unit_flags(avxvnni avxvnni_as_evex flags)
+  target_compile_options(nibble_avxvnni_as_evex PRIVATE
+    ${flags} -B${CMAKE_CURRENT_SOURCE_DIR}/kernels/evex
+    $<$<CXX_COMPILER_ID:Clang>:-fno-integrated-as>)
+  target_compile_features(nibble_avxvnni_as_evex PRIVATE cxx_std_20)
+  target_include_directories(nibble_avxvnni_as_evex PRIVATE ${PROJECT_SOURCE_DIR}/include
+                                                            ${PROJECT_SOURCE_DIR}/kernels)
+  target_include_directories(nibble_avxvnni_as_evex SYSTEM PRIVATE
+    $<TARGET_PROPERTY:xsimd,INTERFACE_INCLUDE_DIRECTORIES>)
+  target_sources(${target} PRIVATE $<TARGET_OBJECTS:nibble_avxvnni_as_evex>)
+  target_compile_definitions(${target} PRIVATE NIBBLE_AVXVNNI_AS_EVEX)
+endif()

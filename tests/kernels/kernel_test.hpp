@@ -64,10 +64,27 @@ std::vector<typename F::block> random_blocks(std::size_t count, random_source& r
   return blocks;
 }
 
-// Calls f(table) for every instruction set of this machine.
+#if defined(NIBBLE_AVXVNNI_AS_EVEX)
+const nibble::cpu::kernel_table& avxvnni_as_evex();
+#endif
+
+// The kernels of every instruction set that can be tested here, scalar ones last. They are those
+// that the library would choose from; and those for AVX-VNNI on a machine that has their
+// instructions in AVX-512's encoding only.
+inline std::vector<const nibble::cpu::kernel_table*> tables() {
+  auto all = nibble::cpu::available_kernels();
+#if defined(NIBBLE_AVXVNNI_AS_EVEX)
+  if (nibble::cpu::find_kernels("avx512vnni") && !nibble::cpu::find_kernels("avxvnni")) {
+    all.insert(all.begin(), &avxvnni_as_evex());
+  }
+#endif
+  return all;
+}
+
+// Calls f(table) for each of them.
 template <typename Function>
 void for_each_isa(Function f) {
-  for (const nibble::cpu::kernel_table* table : nibble::cpu::available_kernels()) {
+  for (const nibble::cpu::kernel_table* table : tables()) {
     INFO("instruction set " << table->isa);
     f(*table);
   }

@@ -57,11 +57,13 @@ struct outcome {
 // A process that is running. Its output goes to files, so it never waits for a reader.
 class process {
  public:
-  // `out` in place of a file of its own for the standard output. `in` is the standard input.
+  // program: a name as in "generate", or a path. `out` in place of a file of its own for the
+  // standard output. `in` is the standard input.
   process(std::string_view program, const std::vector<std::string>& arguments,
           const std::string& in, const std::string& out = "")
       : out_(out.empty() ? (folder_ / "out").string() : out), err_((folder_ / "err").string()) {
-    std::vector<std::string> words{program_path(program)};
+    const bool is_path = program.find('/') != program.npos;
+    std::vector<std::string> words{is_path ? std::string(program) : program_path(program)};
     words.insert(words.end(), arguments.begin(), arguments.end());
     std::vector<char*> argv;
     for (std::string& word : words) argv.push_back(word.data());

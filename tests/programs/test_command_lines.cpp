@@ -1,8 +1,10 @@
 // What all programs have in common: help, missing arguments, files that are no models, output that
 // cannot be written.
 
+#include <algorithm>
 #include <map>
 
+#include "environment.hpp"
 #include "process.hpp"
 
 namespace {
@@ -76,6 +78,26 @@ TEST_CASE("programs: what is no model is refused by name") {
     }
   }
   CHECK(!std::filesystem::exists(folder / "out"));  // nothing was begun
+}
+
+TEST_CASE("programs: all that run models heed NIBBLE_ISA") {
+  const test::temporary_folder folder;
+  int checked = 0;
+  for (const auto& [program, options] : options_of) {
+    const bool runs_models =
+        program == "embed-in-app" ||
+        std::find(options.begin(), options.end(), "--activations") != options.end();
+    if (!runs_models) continue;
+    INFO(program);
+    const test::variable unknown("NIBBLE_ISA", "sse9");
+    test::check_refused(
+        test::run(program, arguments(program, test::tales.string(), folder)),
+        {"NIBBLE_ISA is 'sse9', which is not available here", "there are: ", "scalar"}, 1);
+    const test::variable known("NIBBLE_ISA", "scalar");
+    test::run_well(program, arguments(program, test::tales.string(), folder));
+    ++checked;
+  }
+  CHECK(checked >= 4);
 }
 
 TEST_CASE("programs: input that cannot be read is no empty input") {
