@@ -146,7 +146,7 @@ std::span<const float> session::append(std::span<const token> tokens, std::stop_
   return state_->logits;
 }
 void session::append(std::span<const token> tokens, const logits_visitor& visit) {
-  state_->append(tokens, visit);
+  with_memory_for("a batch of tokens", [&] { state_->append(tokens, visit); });
 }
 
 token session::sample() {

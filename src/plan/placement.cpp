@@ -6,6 +6,7 @@
 #include <nibble/plan/placement.hpp>
 #include <ostream>
 
+#include "base/memory_for.hpp"
 #include "gguf/cursor.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
@@ -82,9 +83,8 @@ void check_memory(const placement& p) {
               {.device = use.device.name});
 }
 
-}  // namespace
-
-placement plan(const model_definition& model, const backend& device, const plan_options& options) {
+placement make_plan(const model_definition& model, const backend& device,
+                    const plan_options& options) {
   if (options.batch < 1 || options.batch > max_batch) {
     throw error(errc::invalid_argument,
                 concat("a batch of ", options.batch,
@@ -109,6 +109,12 @@ placement plan(const model_definition& model, const backend& device, const plan_
   out.reasons.push_back(concat("Everything runs on ", device.info().name, "."));
   check_memory(out);
   return out;
+}
+
+}  // namespace
+
+placement plan(const model_definition& model, const backend& device, const plan_options& options) {
+  return with_memory_for("the plan", [&] { return make_plan(model, device, options); });
 }
 
 std::ostream& operator<<(std::ostream& out, const placement& p) {

@@ -4,6 +4,8 @@
 #include <nibble/text/chat_template.hpp>
 #include <optional>
 
+#include "base/memory_for.hpp"
+
 namespace nibble::inline NIBBLE_ABI {
 
 // What stands around a message.
@@ -130,16 +132,19 @@ std::string_view trim(std::string_view text) {
 
 }  // namespace
 
-chat_template::chat_template(std::string_view source) : family_(&recognise(source)) {}
+chat_template::chat_template(std::string_view source)
+    : family_(with_memory_for("a chat template", [&] { return &recognise(source); })) {}
 
 std::string_view chat_template::family() const noexcept {
   return family_->name;
 }
 
 std::vector<std::string_view> chat_template::families() {
-  std::vector<std::string_view> names;
-  for (const chat_family& family : families_) names.push_back(family.name);
-  return names;
+  return with_memory_for("the names of chat templates", [] {
+    std::vector<std::string_view> names;
+    for (const chat_family& family : families_) names.push_back(family.name);
+    return names;
+  });
 }
 
 std::vector<text_part> chat_template::parts(std::span<const chat_message> messages,
@@ -196,15 +201,18 @@ std::vector<text_part> chat_template::parts(std::span<const chat_message> messag
 
 std::string chat_template::render(std::span<const chat_message> messages,
                                   bool add_generation_prompt) const {
-  std::string out;
-  for (const text_part& part : parts(messages, add_generation_prompt)) out += part.text;
-  return out;
+  return with_memory_for("a conversation", [&] {
+    std::string out;
+    for (const text_part& part : parts(messages, add_generation_prompt)) out += part.text;
+    return out;
+  });
 }
 
 std::vector<token> chat_template::encode(const tokenizer& tokens,
                                          std::span<const chat_message> messages,
                                          bool add_generation_prompt) const {
-  std::vector<token> ids = tokens.encode(parts(messages, add_generation_prompt));
+  std::vector<token> ids = with_memory_for(
+      "a conversation", [&] { return tokens.encode(parts(messages, add_generation_prompt)); });
   // a text to be continued does not end yet
   if (tokens.adds_eos() && !ids.empty() && ids.back() == tokens.eos()) ids.pop_back();
   return ids;

@@ -1,12 +1,18 @@
 #include <nibble/text/text_stream.hpp>
 #include <nibble/text/utf8.hpp>
 
+#include "base/memory_for.hpp"
+
 namespace nibble::inline NIBBLE_ABI {
 
 text_stream::text_stream(tokenizer tokens, const decode_options& options)
     : tokens_(std::move(tokens)), options_(options) {}
 
 std::string text_stream::push(token id) {
+  return with_memory_for("the text of a token", [&] { return take(id); });
+}
+
+std::string text_stream::take(token id) {
   decode_options options = options_;
   options.keep_prefix = options_.keep_prefix || !at_start_;
   const std::string bytes = tokens_.decode({&id, 1}, options);
@@ -18,7 +24,7 @@ std::string text_stream::push(token id) {
 }
 
 std::string text_stream::flush() {
-  std::string rest = take_whole(true);
+  std::string rest = with_memory_for("the text of a token", [&] { return take_whole(true); });
   at_start_ = true;
   return rest;
 }

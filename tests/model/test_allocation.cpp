@@ -1,33 +1,8 @@
-// What a file may make the library allocate.
-#include <atomic>
-#include <cstdlib>
-#include <new>
+// What a file may make the library allocate, and what comes of allocations that fail.
+#include <nibble/nibble.hpp>
 
-#include "catch.hpp"
+#include "allocations.hpp"
 #include "tiny_model.hpp"
-
-namespace {
-
-// Of this program, since it was set to zero.
-std::atomic<std::size_t> greatest_allocation = 0;
-
-}  // namespace
-
-// Never inlined: g++ 12 takes malloc() in one and delete in another place for a mismatch.
-[[gnu::noinline]] void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
-  if (bytes > greatest_allocation) greatest_allocation = bytes;
-  return std::malloc(bytes == 0 ? 1 : bytes);
-}
-[[gnu::noinline]] void* operator new(std::size_t bytes) {
-  if (void* const memory = operator new(bytes, std::nothrow)) return memory;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept {
-  std::free(memory);
-}
 
 TEST_CASE("numbers that ask for much allocate little") {
   constexpr std::size_t most = 32 << 20;
@@ -50,13 +25,13 @@ TEST_CASE("numbers that ask for much allocate little") {
     const auto bytes_allocated = [](const test::tiny_model& model) {
       const auto bytes = model.bytes();
       const nibble::gguf::file file(bytes, "tiny.gguf");
-      greatest_allocation = 0;
+      test::greatest_allocation = 0;
       try {
         const nibble::model_definition definition(file);
       } catch (const nibble::error&) {
         // which error it is, the other tests tell
       }
-      return greatest_allocation.load();
+      return test::greatest_allocation.load();
     };
     for (const demand& d : demands) {
       auto one = all;
@@ -69,4 +44,22 @@ TEST_CASE("numbers that ask for much allocate little") {
       CHECK(bytes_allocated(all) < most);
     }
   }
+}
+
+TEST_CASE("a plan, and the logits of every token, without memory: an error of the library") {
+  const auto bytes = test::tiny_model("llama").make_tensors().bytes();
+  const nibble::gguf::file file(bytes, "tiny.gguf");
+  const nibble::model_definition definition(file);
+  const auto device = nibble::make_cpu_backend({.threads = 1});
+  CHECK(test::failures_of([&] { nibble::plan(definition, *device); }) > 10);
+
+  nibble::model_options options;
+  options.cpu.threads = 1;
+  options.plan.all_logits = true;
+  const nibble::model model(file, options);
+  const std::vector<nibble::token> tokens = {1, 2, 3};
+  CHECK(test::failures_of([&] {
+          nibble::session session(model);
+          session.append(tokens, [](std::size_t, std::span<const float>) {});
+        }) > 3);
 }

@@ -1,39 +1,15 @@
 // Memory of the text machinery: how much, what if there is none, and that saving changes no result.
 #include <algorithm>
-#include <cstdlib>
 #include <fstream>
-#include <new>
-#include <nibble/base/error.hpp>
+#include <nibble/text/chat_template.hpp>
+#include <nibble/text/text_stream.hpp>
 #include <random>
 #include <text/markup.hpp>
 #include <text/pre_tokenizer.hpp>
 #include <utility>
 
-#include "catch.hpp"
+#include "allocations.hpp"
 #include "made_vocabularies.hpp"
-
-namespace {
-
-// The allocation of this thread that fails, counted from now; none at 0.
-thread_local std::size_t fails_in = 0;
-
-}  // namespace
-
-// Never inlined: g++ 12 takes malloc() in one and delete in another place for a mismatch.
-[[gnu::noinline]] void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
-  const bool fails = fails_in != 0 && --fails_in == 0;
-  return fails ? nullptr : std::malloc(bytes == 0 ? 1 : bytes);
-}
-[[gnu::noinline]] void* operator new(std::size_t bytes) {
-  if (void* const memory = operator new(bytes, std::nothrow)) return memory;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept {
-  std::free(memory);
-}
 
 namespace {
 
@@ -55,25 +31,6 @@ text::vocabulary vocabulary_of(const std::vector<std::string>& names,
   for (const std::string& name : names) v.names.push_back(name);
   v.types = types;
   return v;
-}
-
-// Runs work() with its first allocation failing, then its second, ... until it needs no more.
-template <typename Work>
-std::size_t failures_of(const Work& work) {
-  for (std::size_t failures = 0;; ++failures) {
-    fails_in = failures + 1;
-    try {
-      work();
-      // what has not failed by now is not reached
-      if (std::exchange(fails_in, 0) != 0) return failures;
-    } catch (const nibble::error& e) {
-      fails_in = 0;
-      CHECK(e.code() == nibble::errc::out_of_memory);
-    } catch (...) {
-      fails_in = 0;
-      FAIL("allocation " << failures << ": something else than an error");
-    }
-  }
 }
 
 // The definition, name by name.
@@ -177,12 +134,22 @@ TEST_CASE("no memory, at whichever allocation, is an error of the library") {
   for (const auto& vocabulary : made) {
     const auto bytes = vocabulary.bytes();
     const nibble::gguf::file file(bytes, "made.gguf");
-    CHECK(failures_of([&] { nibble::tokenizer{file}; }) > 10);
+    CHECK(test::failures_of([&] { nibble::tokenizer{file}; }) > 10);
     const nibble::tokenizer t(file);
     const nibble::text_part parts[] = {{input, true}, {input, false}};
-    CHECK(failures_of([&] { t.encode(input); }) > 2);
-    CHECK(failures_of([&] { t.encode(parts); }) > 2);
+    CHECK(test::failures_of([&] { t.encode(input); }) > 2);
+    CHECK(test::failures_of([&] { t.encode(parts); }) > 2);
     const auto encoded = t.encode(input);
-    CHECK(failures_of([&] { t.decode(encoded); }) > 0);
+    CHECK(test::failures_of([&] { t.decode(encoded); }) > 0);
+    CHECK(test::failures_of([&] {
+            nibble::text_stream stream(t);
+            for (int i = 0; i < 40; ++i) stream.push(encoded.back());
+            stream.flush();
+          }) > 0);
+    const std::vector<nibble::chat_message> chat{{"system", input}, {"user", input}};
+    const nibble::chat_template layout("chatml");
+    CHECK(test::failures_of([&] { layout.render(chat); }) > 1);
+    CHECK(test::failures_of([&] { layout.encode(t, chat); }) > 2);
+    CHECK(test::failures_of([] { nibble::chat_template::families(); }) > 0);
   }
 }

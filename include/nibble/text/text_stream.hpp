@@ -14,12 +14,13 @@ class NIBBLE_API text_stream {
  public:
   explicit text_stream(tokenizer tokens, const decode_options& options = {});
 
-  // The text that this token completes, maybe none. Throws as tokenizer::piece.
+  // The text that this token completes, maybe none. Throws as tokenizer::decode.
   std::string push(token id);
   // What waits, as U+FFFD; afterwards the stream is as new.
   std::string flush();
 
  private:
+  std::string take(token id);
   std::string take_whole(bool all);
 
   tokenizer tokens_;
