@@ -29,47 +29,91 @@ inline std::string not_empty(const std::string& text) {
   return text.empty() ? "must not be empty" : "";
 }
 
+// An option whose value is one of these names; its help lists them.
+template <typename T>
+CLI::Option* add_choice(CLI::App& app, const std::string& name,
+                        const std::map<std::string, T>& choices, const std::function<void(T)>& set,
+                        const std::string& help) {
+  std::vector<std::string> names;
+  for (const auto& [choice, value] : choices) names.push_back(choice);
+  return app
+      .add_option_function<std::string>(
+          name, [set, choices](const std::string& chosen) { set(choices.at(chosen)); }, help)
+      ->check(CLI::IsMember(names));
+}
+
+inline const std::map<std::string, nibble::kv_type>& kv_types() {
+  static const std::map<std::string, nibble::kv_type> all = {{"f16", nibble::kv_type::f16},
+                                                             {"f32", nibble::kv_type::f32}};
+  return all;
+}
+inline std::string name_of(nibble::kv_type type) {
+  for (const auto& [name, known] : kv_types()) {
+    if (known == type) return name;
+  }
+  return "?";
+}
+inline std::string name_of(nibble::activation_type type) {
+  return type == nibble::activation_type::int8 ? "int8" : "float";
+}
+
+// "f16" or "f16,f32": keys and values, or both.
+inline void parse_kv(const std::string& text, nibble::plan_options& plan) {
+  const std::size_t comma = text.find(',');
+  const std::string key = text.substr(0, comma);
+  const std::string value = comma == text.npos ? key : text.substr(comma + 1);
+  const auto& all = kv_types();
+  if (!all.contains(key) || !all.contains(value)) {
+    std::string known;
+    for (const auto& [name, type] : all) known += (known.empty() ? "" : ", ") + name;
+    throw CLI::ValidationError("'" + text + "' is not a type, or one for keys and one for values " +
+                               "with a comma between them; types are " + known);
+  }
+  plan.key = all.at(key);
+  plan.value = all.at(value);
+}
+
 // How a model is loaded, as options of a command line.
 struct load_options {
   std::string path;
   nibble::model_options model;
 
   void add_to(CLI::App& app) {
-    app.add_option("model", path, "GGUF file (any part of a split one)")->required();
-    app.add_option("-t,--threads", model.cpu.threads, "threads (0: the physical cores)");
+    add_file(app);
     app.add_option("-b,--batch", model.plan.batch, "prompt tokens that are computed together")
         ->capture_default_str();
     app.add_option("-c,--context", model.plan.context, "tokens of context (0: up to 4096)")
         ->check(CLI::Range(0, std::numeric_limits<std::int32_t>::max()));
+    add_arithmetic(app);
+  }
+
+  // The parts of it.
+  void add_file(CLI::App& app) {
+    app.add_option("model", path, "GGUF file (any part of a split one)")->required();
+    app.add_option("-t,--threads", model.cpu.threads, "threads (0: the physical cores)");
+  }
+  // With a prefix these are another model's, which are as the first one's unless they are given.
+  void add_arithmetic(CLI::App& app, const std::string& prefix = "") {
+    const bool own = prefix.empty();
+    const auto by_default = [&](const std::string& what) {
+      return own ? " (default: " + what + ")" : " of the reference (default: the model's)";
+    };
     add_choice<nibble::activation_type>(
-        app, "--activations",
+        app, "--" + prefix + "activations",
         {{"int8", nibble::activation_type::int8}, {"float", nibble::activation_type::float32}},
         [this](auto chosen) { model.cpu.activations = chosen; },
-        "how activations enter products with quantised weights (default: int8)");
-    add_choice<nibble::kv_type>(
-        app, "--kv", {{"f16", nibble::kv_type::f16}, {"f32", nibble::kv_type::f32}},
-        [this](auto chosen) { set_kv(chosen); },
-        nibble::concat("elements of the KV cache (default: ", kv_name(), ")"));
-    app.add_option("--isa", model.cpu.isa, "instruction set (default: NIBBLE_ISA, then the best)")
+        "how activations enter products with quantised weights" + by_default("int8"));
+    app.add_option_function<std::string>(
+        own ? "--kv" : "--" + prefix + "kv,--kl-against",
+        [this](const std::string& text) { parse_kv(text, model.plan); },
+        "elements of the KV cache, or of keys and values: f16,f32" +
+            by_default(name_of(model.plan.key)));
+    app.add_option("--" + prefix + "isa", model.cpu.isa,
+                   "instruction set" + by_default("NIBBLE_ISA, then the best"))
         ->check(not_empty);
   }
 
   void set_kv(nibble::kv_type type) { model.plan.key = model.plan.value = type; }
-
- private:
-  const char* kv_name() const { return model.plan.key == nibble::kv_type::f16 ? "f16" : "f32"; }
-
-  // An option whose value is one of these names; its help lists them.
-  template <typename T>
-  static void add_choice(CLI::App& app, const std::string& name,
-                         const std::map<std::string, T>& choices, const std::function<void(T)>& set,
-                         const std::string& help) {
-    std::vector<std::string> names;
-    for (const auto& [choice, value] : choices) names.push_back(choice);
-    app.add_option_function<std::string>(
-           name, [set, choices](const std::string& chosen) { set(choices.at(chosen)); }, help)
-        ->check(CLI::IsMember(names));
-  }
 };
 
 // Whether reading ended at an error instead of the end; std::cin takes the one for the other.

@@ -1,9 +1,10 @@
 find_package(nlohmann_json REQUIRED)
 target_link_libraries(${target} PRIVATE nlohmann_json::nlohmann_json)
+target_sources(${target} PRIVATE ${PROJECT_SOURCE_DIR}/examples/perplexity_statistics.cpp)
 
 # Where each program is: {"generate", "/.../nibble-generate"}, ...
 set(programs "")
-foreach(program generate inspect tokenize logits bench embed-in-app)
+foreach(program generate inspect tokenize logits bench perplexity embed-in-app)
   string(APPEND programs "{\"${program}\", \"$<TARGET_FILE:nibble-${program}>\"},\n")
   add_dependencies(${target} nibble-${program})
 endforeach()

@@ -20,6 +20,7 @@ strings arguments(const std::string& program, const std::string& model,
   if (program == "logits") {
     return {model, test::write_file(folder / "ids", "1 2 3").string(), (folder / "out").string()};
   }
+  if (program == "perplexity") return {model, "--chunks", "1", "-t", "1"};
   return {model};
 }
 
@@ -34,6 +35,10 @@ const std::map<std::string, strings> options_of = {
     {"bench",
      {"model", "--prompt", "--generate", "--depth", "--repetitions", "--json", "--roofline",
       "--threads", "--context", "--activations"}},
+    {"perplexity",
+     {"model", "--text", "--tokens", "--documents", "--chunk", "--stride", "--warm-up", "--against",
+      "--against-activations", "--kl-against", "--against-isa", "--activations", "--kv", "--isa",
+      "--batch", "--json", "--threads", "--parse-special", "--chunks"}},
     {"embed-in-app", {"MODEL", "QUESTION"}},
 };
 
@@ -118,7 +123,8 @@ TEST_CASE("programs: output that cannot be written is reported") {
   const std::string full = "/dev/full";
   if (!std::filesystem::exists(full)) return;
   const std::string model = test::tales.string();
-  for (const std::string program : {"generate", "inspect", "tokenize", "embed-in-app"}) {
+  for (const std::string program :
+       {"generate", "inspect", "tokenize", "embed-in-app", "perplexity"}) {
     INFO(program);
     const auto found = test::run(program, arguments(program, model, folder), "some text", full);
     test::check_refused(found, {"cannot be written"}, 1);

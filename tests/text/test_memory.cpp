@@ -141,15 +141,18 @@ TEST_CASE("no memory, at whichever allocation, is an error of the library") {
     CHECK(test::failures_of([&] { t.encode(parts); }) > 2);
     const auto encoded = t.encode(input);
     CHECK(test::failures_of([&] { t.decode(encoded); }) > 0);
-    CHECK(test::failures_of([&] {
-            nibble::text_stream stream(t);
-            for (int i = 0; i < 40; ++i) stream.push(encoded.back());
-            stream.flush();
-          }) > 0);
     const std::vector<nibble::chat_message> chat{{"system", input}, {"user", input}};
     const nibble::chat_template layout("chatml");
     CHECK(test::failures_of([&] { layout.render(chat); }) > 1);
     CHECK(test::failures_of([&] { layout.encode(t, chat); }) > 2);
     CHECK(test::failures_of([] { nibble::chat_template::families(); }) > 0);
   }
+  const std::string name(100, 'a');
+  const auto bytes = test::byte_level({name}, {}).bytes();
+  const nibble::tokenizer t(nibble::gguf::file(bytes, "made.gguf"));
+  CHECK(test::failures_of([&] {
+          nibble::text_stream stream(t);
+          stream.push(*t.find(name));
+          stream.flush();
+        }) > 1);
 }

@@ -1,0 +1,221 @@
+// Text that models are measured with, cut into pieces that fit a context.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <string_view>
+
+#include "common.hpp"
+
+namespace common {
+
+// Tokens that a model reads from the beginning of its context. Those from `first` on are predicted,
+// each from all that stand before it.
+struct text_chunk {
+  std::vector<nibble::token> tokens;
+  std::size_t first = 1;
+
+  std::size_t predicted() const { return tokens.size() - first; }
+};
+
+// The text, as options of a command line.
+class text_options {
+ public:
+  void add_to(CLI::App& app, bool with_default) {
+    auto* const text =
+        app.add_option("--text", text_path_,
+                       with_default ? "text file, - for the standard input (default: the "
+                                      "held-out text of the model that comes with nibble)"
+                                    : "text file, - for the standard input");
+    auto* const tokens = app.add_option("--tokens", tokens_path_,
+                                        "token ids between white space, instead of a text; they "
+                                        "are taken as they are");
+    text->check(not_empty)->excludes(tokens);
+    tokens->check(not_empty);
+    auto* const documents =
+        app.add_option("--documents", separator_,
+                       "the text is documents with this between them, such as '<|endoftext|>'; "
+                       "each is read by itself and predicted from its first token on");
+    documents->check(not_empty)->excludes(tokens);
+    app.add_flag("--parse-special", parse_special_,
+                 "markup in the text such as <|im_end|> means the tokens of these names");
+    const auto number = [&](const char* name, std::optional<std::int32_t>& to, int least,
+                            const char* help) {
+      return app.add_option(name, to, help)->check(CLI::Range(least, 1 << 28));
+    };
+    number("--chunk", chunk_, 2,
+           "tokens that are read together (default: 512, or what the model was trained for if "
+           "that is less); of documents, the most");
+    number("--stride", stride_, 1,
+           "tokens from the beginning of a chunk to that of the next (default: the chunk)")
+        ->excludes(documents);
+    number("--warm-up", warm_up_, 0,
+           "tokens of a chunk that are read before the first that is followed by a predicted "
+           "one (default: half the chunk; with --stride so many that each is predicted once)")
+        ->excludes(documents);
+    app.add_option("--chunks", most_, "use no more chunks (or documents) than this (0: all)")
+        ->check(CLI::Range(0, 1 << 28));
+  }
+
+  bool given() const { return !text_path_.empty() || !tokens_path_.empty(); }
+  // Files that are read, which an output must not replace.
+  std::vector<std::string> inputs() const {
+    std::vector<std::string> paths;
+    if (!tokens_path_.empty()) paths.push_back(tokens_path_);
+    if (!text_path_.empty() && text_path_ != "-") paths.push_back(text_path_);
+    return paths;
+  }
+  // Takes this text, documents with markup between <|endoftext|>, where none is given.
+  void set_default(const std::string& path) {
+    if (given()) return;
+    text_path_ = path;
+    parse_special_ = true;
+    if (separator_.empty() && !chunk_ && !stride_ && !warm_up_) separator_ = "<|endoftext|>";
+  }
+
+  bool documents() const { return !separator_.empty(); }
+  // "TEXT: 10 chunks of 512 tokens, ..."; what was read.
+  std::string describe(const std::vector<text_chunk>& chunks) const {
+    std::size_t predicted = 0;
+    for (const text_chunk& c : chunks) predicted += c.predicted();
+    return nibble::concat(
+        source(), ": ", chunks.size(),
+        documents()          ? " documents"
+        : chunks.size() == 1 ? " chunk"
+                             : " chunks",
+        documents() ? "" : nibble::concat(" of ", chunks[0].tokens.size(), " tokens"), ", ",
+        predicted, " tokens predicted");
+  }
+  std::string source() const {
+    if (!tokens_path_.empty()) return tokens_path_;
+    return text_path_ == "-" ? "standard input" : text_path_;
+  }
+
+  // Throws nibble::error: files, tokens that the vocabulary lacks, too short a text.
+  std::vector<text_chunk> read(const nibble::gguf::file& file) const {
+    const nibble::hparams hp = nibble::read_hparams(file);
+    std::optional<nibble::tokenizer> tokenizer;
+    if (nibble::has_tokenizer(file)) tokenizer.emplace(file);
+    std::vector<text_chunk> chunks;
+    if (tokens_path_.empty() && !tokenizer) {
+      fail(nibble::errc::unsupported,
+           nibble::concat("'", file.name(),
+                          "' has no vocabulary, so text cannot be turned into "
+                          "tokens; give token ids with --tokens instead."));
+    }
+    const std::int32_t size = chunk_.value_or(std::min(512, hp.n_ctx_train));
+    if (documents()) {
+      chunks = cut_documents(*tokenizer, chunk_.value_or(hp.n_ctx_train));
+    } else if (tokens_path_.empty()) {
+      chunks = cut(encode(*tokenizer, read_text()), size, tokenizer->adds_bos());
+    } else {
+      chunks = cut(read_ids(hp.n_vocab), size, false);
+    }
+    if (most_ > 0 && chunks.size() > static_cast<std::size_t>(most_)) {
+      chunks.resize(static_cast<std::size_t>(most_));
+    }
+    return chunks;
+  }
+
+ private:
+  [[noreturn]] void fail(nibble::errc code, const std::string& sentence) const {
+    throw nibble::error(code, sentence, {.file = source()});
+  }
+
+  std::string read_text() const {
+    if (text_path_ == "-") return read_standard_input();
+    std::ifstream in(text_path_, std::ios::binary);
+    if (!in) fail(nibble::errc::io, "cannot be opened.");
+    std::string text{std::istreambuf_iterator<char>(in), {}};
+    if (in.bad() || std::filesystem::is_directory(text_path_)) {
+      fail(nibble::errc::io, "cannot be read.");
+    }
+    return text;
+  }
+
+  std::vector<nibble::token> read_ids(std::int32_t n_vocab) const {
+    std::ifstream in(tokens_path_);
+    if (!in) fail(nibble::errc::io, "cannot be opened.");
+    auto tokens = read_tokens(in, tokens_path_);
+    for (const nibble::token id : tokens) {
+      if (id < 0 || id >= n_vocab) {
+        fail(nibble::errc::invalid_argument,
+             nibble::concat("token ", id, " is not in the vocabulary of ", n_vocab, " tokens."));
+      }
+    }
+    return tokens;
+  }
+
+  // With the token that begins a text where the model wants one, without one that ends it.
+  std::vector<nibble::token> encode(const nibble::tokenizer& tokenizer,
+                                    std::string_view text) const {
+    auto tokens = tokenizer.encode(text, {.add_special = true, .parse_special = parse_special_});
+    if (tokenizer.adds_eos() && !tokens.empty() && tokens.back() == tokenizer.eos()) {
+      tokens.pop_back();
+    }
+    return tokens;
+  }
+
+  std::vector<text_chunk> cut(const std::vector<nibble::token>& tokens, std::int32_t size,
+                              bool bos) const {
+    const std::int32_t stride = stride_.value_or(size);
+    // a chunk predicts size - 1 - warm_up tokens
+    const std::int32_t warm_up = warm_up_.value_or(stride < size ? size - 1 - stride : size / 2);
+    if (warm_up > size - 2) {
+      fail(nibble::errc::invalid_argument,
+           nibble::concat("of chunks of ", size, " tokens nothing is predicted after a warm-up of ",
+                          warm_up, "; at most ", size - 2, " is possible."));
+    }
+    const auto n = static_cast<std::size_t>(size);
+    if (tokens.size() < n) {
+      fail(nibble::errc::invalid_argument,
+           nibble::concat("holds ", tokens.size(), " tokens, less than a chunk of ", size,
+                          "; give a longer text, or a smaller --chunk."));
+    }
+    std::vector<text_chunk> chunks;
+    for (std::size_t at = 0; at + n <= tokens.size(); at += static_cast<std::size_t>(stride)) {
+      const auto begin = tokens.begin() + static_cast<std::ptrdiff_t>(at);
+      chunks.push_back({{begin, begin + size}, static_cast<std::size_t>(warm_up) + 1});
+      // every chunk begins like a text, in place of the token that stands there
+      if (bos) chunks.back().tokens[0] = tokens[0];
+    }
+    return chunks;
+  }
+
+  // A document that is longer than the context goes on in a new chunk, begun like a text.
+  std::vector<text_chunk> cut_documents(const nibble::tokenizer& tokenizer,
+                                        std::int32_t size) const {
+    const std::string text = read_text();
+    const bool bos = tokenizer.adds_bos();
+    std::vector<text_chunk> chunks;
+    for (std::size_t at = 0; at <= text.size();) {
+      const std::size_t end = std::min(text.find(separator_, at), text.size());
+      std::string_view document = std::string_view(text).substr(at, end - at);
+      at = end + separator_.size();
+      // the ends of lines before a separator belong to the file
+      while (document.ends_with('\n')) document.remove_suffix(1);
+      if (document.empty()) continue;
+      auto rest = encode(tokenizer, document);
+      while (rest.size() >= 2) {
+        const auto n =
+            static_cast<std::ptrdiff_t>(std::min(rest.size(), static_cast<std::size_t>(size)));
+        chunks.push_back({{rest.begin(), rest.begin() + n}, 1});
+        // the last token read, or that which begins a text, stands before what is left
+        rest.erase(rest.begin() + (bos ? 1 : 0), rest.begin() + (bos ? n : n - 1));
+      }
+    }
+    if (chunks.empty()) {
+      fail(nibble::errc::invalid_argument,
+           "holds no document of two tokens or more; give a longer text.");
+    }
+    return chunks;
+  }
+
+  std::string text_path_, tokens_path_, separator_;
+  bool parse_special_ = false;
+  std::optional<std::int32_t> chunk_, stride_, warm_up_;
+  std::int32_t most_ = 0;
+};
+
+}  // namespace common
