@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <iomanip>
+#include <nibble/base/bytes.hpp>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <sstream>
@@ -100,7 +101,8 @@ class side {
     const nibble::placement& plan = model_.plan();
     return concat(load.path, " (", common::name_of(load.model.cpu.activations),
                   " activations, keys ", common::name_of(plan.key), ", values ",
-                  common::name_of(plan.value), ", ", plan.devices[0].device.name, ")");
+                  common::name_of(plan.value), ", ", plan.devices[0].device.name, ", ",
+                  nibble::to_text(plan.devices[0].total()), ")");
   }
 
  private:
@@ -262,6 +264,7 @@ json to_json(const common::load_options& load, const side& s, const perplexity::
           {"value", common::name_of(plan.value)},
           {"device", plan.devices[0].device.name},
           {"weight_bytes", s.model().loading().weight_bytes},
+          {"total_bytes", plan.devices[0].total()},
           {"nats", found.nats()},
           {"nats_error", found.nats_error()},
           {"perplexity", found.perplexity()},
@@ -288,41 +291,28 @@ json to_json(const perplexity::comparison& c) {
           {"perplexity_ratio_error", c.ratio_error()}};
 }
 
-// As many tokens as keep their logits below 64 MiB, so that a great vocabulary does not need
-// gigabytes.
-std::int32_t choose_batch(std::int32_t n_vocab) {
-  return std::clamp((64 << 20) / 4 / n_vocab, 16, 512);
-}
-
 std::string running(const results& r, std::size_t done, std::size_t all, bool compares) {
   return concat(
       done, " of ", all, ": perplexity ", number(r.model.perplexity()),
       compares ? concat(", KL divergence ", divergence(r.comparison.divergence().mean())) : "");
 }
 
-void measure(program_options& options, std::optional<common::output>& out) {
-  const nibble::gguf::file file(options.load.path);
-  std::optional<nibble::gguf::file> other;
-  if (options.compares) {
-    other.emplace(options.against.path);
-    check_vocabularies(file, *other);
-  }
+void measure(program_options& options, const nibble::gguf::file& file,
+             const std::optional<nibble::gguf::file>& other, std::optional<common::output>& out) {
+  if (other) check_vocabularies(file, *other);
   const std::vector<text_chunk> chunks = options.text.read(file);
   for (common::load_options* load : {&options.load, &options.against}) {
-    nibble::plan_options& plan = load->model.plan;
-    plan.all_logits = true;
-    for (const text_chunk& c : chunks) {
-      plan.context = std::max(plan.context, static_cast<std::int32_t>(c.tokens.size()));
-    }
-    plan.batch =
-        options.batch > 0 ? options.batch : choose_batch(nibble::read_hparams(file).n_vocab);
+    common::fit(load->model.plan, chunks, options.batch, nibble::read_hparams(file).n_vocab);
   }
   side model(file, options.load.model);
   std::optional<side> reference;
   if (other) reference.emplace(*other, options.against.model);
   std::cout << "model      " << model.settings(options.load) << '\n';
   if (reference) std::cout << "reference  " << reference->settings(options.against) << '\n';
-  std::cout << "text       " << options.text.describe(chunks) << std::endl;
+  std::size_t predicted = 0;
+  for (const text_chunk& c : chunks) predicted += c.predicted();
+  std::cout << "text       " << options.text.describe(chunks) << ", " << predicted
+            << " tokens predicted" << std::endl;
   if (model.model().plan().context > model.model().hparams().n_ctx_train) {
     std::cerr << model.model().plan().reasons.front() << '\n';
   }
@@ -356,17 +346,15 @@ void measure(program_options& options, std::optional<common::output>& out) {
 
 void add_options(CLI::App& app, program_options& options) {
   options.load.add_file(app);
-  options.text.add_to(app, true);
+  options.text.add_to(app, "the held-out text of the model that comes with nibble");
+  options.text.add_scoring(app);
   options.load.add_arithmetic(app);
   app.add_option("--against", options.against.path,
                  "a reference to compare with, such as the file that this one was made from; both "
                  "are in memory at once")
       ->check(common::not_empty);
   options.against.add_arithmetic(app, "against-");
-  app.add_option("-b,--batch", options.batch,
-                 "tokens that are computed together (0: up to 512, so that their logits take at "
-                 "most 64 MiB a model, twice)")
-      ->check(CLI::Range(0, 1 << 16));
+  common::add_batch(app, options.batch);
   app.add_option("--json", options.json_path, "also write the results to this file as JSON")
       ->check(common::not_empty);
 }
@@ -380,23 +368,31 @@ int main(int argc, char** argv) {
       "Kullback and Leibler, and how often both find the same token most probable."};
   app.footer(
       "A text is cut into chunks that do not overlap, each read from an empty context and begun "
-      "with the token that begins a text, if the model wants one. The first half of a chunk is "
-      "read only; of the second half each token is predicted. This is what llama.cpp's "
-      "llama-perplexity computes. A rest that is no whole chunk is left out.");
+      "with the token that begins a text, if the model wants one. The first half of a chunk "
+      "predicts nothing; from there on each token predicts the next. A rest that is no whole chunk "
+      "is left out. This is what llama.cpp's llama-perplexity computes. In documents each token is "
+      "predicted. The standard errors take tokens for independent.");
   program_options options;
   add_options(app, options);
-  CLI11_PARSE(app, argc, argv);
+  if (const auto status = common::parse(app, argc, argv)) return *status;
 
   return common::run([&] {
     choose_text(options);
     complete_reference(options, app);
-    std::vector<std::string> inputs = options.text.inputs();
-    inputs.push_back(options.load.path);
-    if (options.compares) inputs.push_back(options.against.path);
+    const nibble::gguf::file file(options.load.path);
+    std::optional<nibble::gguf::file> other;
+    if (options.compares) other.emplace(options.against.path);
     // opened first: a name that cannot be written should not cost the results
     std::optional<common::output> out;
-    if (!options.json_path.empty()) out.emplace(options.json_path, inputs);
-    measure(options, out);
+    if (!options.json_path.empty()) {
+      auto inputs = options.text.inputs();
+      for (const auto& path : file.paths()) inputs.push_back(path);
+      if (other) {
+        for (const auto& path : other->paths()) inputs.push_back(path);
+      }
+      out.emplace(options.json_path, inputs);
+    }
+    measure(options, file, other, out);
     if (out) out->finish();
   });
 }

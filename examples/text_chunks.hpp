@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <optional>
 #include <string_view>
 
@@ -22,48 +21,48 @@ struct text_chunk {
 // The text, as options of a command line.
 class text_options {
  public:
-  void add_to(CLI::App& app, bool with_default) {
+  // `by_default`: what is read where none of these is given, if there is something.
+  void add_to(CLI::App& app, const std::string& by_default) {
     auto* const text =
         app.add_option("--text", text_path_,
-                       with_default ? "text file, - for the standard input (default: the "
-                                      "held-out text of the model that comes with nibble)"
-                                    : "text file, - for the standard input");
+                       "text file, - for the standard input" +
+                           (by_default.empty() ? "" : " (default: " + by_default + ")"));
     auto* const tokens = app.add_option("--tokens", tokens_path_,
                                         "token ids between white space, instead of a text; they "
                                         "are taken as they are");
     text->check(not_empty)->excludes(tokens);
     tokens->check(not_empty);
-    auto* const documents =
-        app.add_option("--documents", separator_,
-                       "the text is documents with this between them, such as '<|endoftext|>'; "
-                       "each is read by itself and predicted from its first token on");
-    documents->check(not_empty)->excludes(tokens);
+    app.add_option("--documents", separator_,
+                   "the text is documents with this between them, such as '<|endoftext|>'; each "
+                   "is read by itself, whole")
+        ->check(not_empty)
+        ->excludes(tokens);
     app.add_flag("--parse-special", parse_special_,
                  "markup in the text such as <|im_end|> means the tokens of these names");
-    const auto number = [&](const char* name, std::optional<std::int32_t>& to, int least,
-                            const char* help) {
-      return app.add_option(name, to, help)->check(CLI::Range(least, 1 << 28));
-    };
-    number("--chunk", chunk_, 2,
-           "tokens that are read together (default: 512, or what the model was trained for if "
-           "that is less); of documents, the most");
-    number("--stride", stride_, 1,
-           "tokens from the beginning of a chunk to that of the next (default: the chunk)")
+    add_number(app, "--chunk", chunk_, 2,
+               "tokens that are read together (default: 512, or what the model was trained for if "
+               "that is less); of documents, the most");
+    add_number(app, "--skip", skipped_, 0, "leave out so many chunks (or documents) at first");
+    add_number(app, "--chunks", most_, 1, "use no more chunks (or documents) than this");
+  }
+  // For programs that predict tokens.
+  void add_scoring(CLI::App& app) {
+    auto* const documents = app.get_option("--documents");
+    add_number(app, "--stride", stride_, 1,
+               "tokens from the beginning of a chunk to that of the next (default: the chunk)")
         ->excludes(documents);
-    number("--warm-up", warm_up_, 0,
-           "tokens of a chunk that are read before the first that is followed by a predicted "
-           "one (default: half the chunk; with --stride so many that each is predicted once)")
+    add_number(app, "--warm-up", warm_up_, 0,
+               "tokens of a chunk that predict nothing (default: half the chunk; with --stride so "
+               "many that each token is predicted once)")
         ->excludes(documents);
-    app.add_option("--chunks", most_, "use no more chunks (or documents) than this (0: all)")
-        ->check(CLI::Range(0, 1 << 28));
   }
 
   bool given() const { return !text_path_.empty() || !tokens_path_.empty(); }
   // Files that are read, which an output must not replace.
-  std::vector<std::string> inputs() const {
-    std::vector<std::string> paths;
-    if (!tokens_path_.empty()) paths.push_back(tokens_path_);
-    if (!text_path_.empty() && text_path_ != "-") paths.push_back(text_path_);
+  std::vector<std::filesystem::path> inputs() const {
+    std::vector<std::filesystem::path> paths;
+    if (!tokens_path_.empty()) paths.emplace_back(tokens_path_);
+    if (!text_path_.empty() && text_path_ != "-") paths.emplace_back(text_path_);
     return paths;
   }
   // Takes this text, documents with markup between <|endoftext|>, where none is given.
@@ -75,17 +74,11 @@ class text_options {
   }
 
   bool documents() const { return !separator_.empty(); }
-  // "TEXT: 10 chunks of 512 tokens, ..."; what was read.
+  // "TEXT: 10 chunks of 512 tokens"
   std::string describe(const std::vector<text_chunk>& chunks) const {
-    std::size_t predicted = 0;
-    for (const text_chunk& c : chunks) predicted += c.predicted();
-    return nibble::concat(
-        source(), ": ", chunks.size(),
-        documents()          ? " documents"
-        : chunks.size() == 1 ? " chunk"
-                             : " chunks",
-        documents() ? "" : nibble::concat(" of ", chunks[0].tokens.size(), " tokens"), ", ",
-        predicted, " tokens predicted");
+    if (documents()) return nibble::concat(source(), ": ", chunks.size(), " documents");
+    return nibble::concat(source(), ": ", chunks.size(), chunks.size() == 1 ? " chunk" : " chunks",
+                          " of ", chunks[0].tokens.size(), " tokens");
   }
   std::string source() const {
     if (!tokens_path_.empty()) return tokens_path_;
@@ -112,13 +105,27 @@ class text_options {
     } else {
       chunks = cut(read_ids(hp.n_vocab), size, false);
     }
-    if (most_ > 0 && chunks.size() > static_cast<std::size_t>(most_)) {
-      chunks.resize(static_cast<std::size_t>(most_));
+    const auto skipped = static_cast<std::size_t>(skipped_.value_or(0));
+    if (skipped >= chunks.size()) {
+      fail(nibble::errc::invalid_argument,
+           nibble::concat("holds ", chunks.size(), documents() ? " documents" : " chunks",
+                          "; nothing is left after ", skipped, "."));
+    }
+    chunks.erase(chunks.begin(), chunks.begin() + static_cast<std::ptrdiff_t>(skipped));
+    if (most_ && static_cast<std::size_t>(*most_) < chunks.size()) {
+      chunks.resize(static_cast<std::size_t>(*most_));
     }
     return chunks;
   }
 
+  void skip(std::int32_t chunks) { skipped_ = skipped_.value_or(0) + chunks; }
+
  private:
+  static CLI::Option* add_number(CLI::App& app, const char* name, std::optional<std::int32_t>& to,
+                                 int least, const char* help) {
+    return app.add_option(name, to, help)->check(CLI::Range(least, 1 << 28));
+  }
+
   [[noreturn]] void fail(nibble::errc code, const std::string& sentence) const {
     throw nibble::error(code, sentence, {.file = source()});
   }
@@ -214,8 +221,25 @@ class text_options {
 
   std::string text_path_, tokens_path_, separator_;
   bool parse_special_ = false;
-  std::optional<std::int32_t> chunk_, stride_, warm_up_;
-  std::int32_t most_ = 0;
+  std::optional<std::int32_t> chunk_, stride_, warm_up_, skipped_, most_;
 };
+
+// So that the whole of each chunk fits, and the logits of a batch (0: as many tokens as keep them
+// below 64 MiB, at most 512), which every token gets.
+inline void fit(nibble::plan_options& plan, const std::vector<text_chunk>& chunks,
+                std::int32_t batch, std::int32_t n_vocab) {
+  plan.all_logits = true;
+  plan.batch = batch > 0 ? batch : std::clamp((64 << 20) / 4 / n_vocab, 16, 512);
+  for (const text_chunk& c : chunks) {
+    plan.context = std::max(plan.context, static_cast<std::int32_t>(c.tokens.size()));
+  }
+}
+
+inline void add_batch(CLI::App& app, std::int32_t& batch) {
+  app.add_option("-b,--batch", batch,
+                 "tokens that are computed together (0: up to 512, so that their logits take at "
+                 "most 64 MiB, twice for each model)")
+      ->check(CLI::Range(0, 1 << 16));
+}
 
 }  // namespace common

@@ -37,6 +37,7 @@ device_info describe(const cpu::kernel_table& kernels, int threads) {
 cpu_backend::cpu_backend(const cpu_options& options, const cpu::kernel_table& kernels)
     : kernels_(kernels),
       activations_(options.activations),
+      observer_(options.observer),
       team_(resolve_threads(read_thread_sources(options.threads)),
             cores_for_workers(options.pin_threads)),
       info_(describe(kernels, team_.size())),
@@ -100,7 +101,8 @@ std::unique_ptr<program> cpu_backend::make_program(recording steps, program_limi
     throw error(errc::invalid_argument, concat("a program for ", limits.max_tokens, " tokens and ",
                                                limits.max_outputs, " outputs cannot be made"));
   }
-  return std::make_unique<cpu_program>(*this, kernels_, activations_, std::move(steps), limits);
+  return std::make_unique<cpu_program>(*this, kernels_, activations_, observer_, std::move(steps),
+                                       limits);
 }
 
 void cpu_backend::run(const std::vector<std::unique_ptr<cpu_step>>& steps,

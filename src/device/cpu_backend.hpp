@@ -42,6 +42,7 @@ class cpu_backend final : public backend {
  private:
   const cpu::kernel_table& kernels_;
   activation_type activations_;
+  matmul_observer* observer_;
   thread_team team_;
   device_info info_;
 

@@ -11,7 +11,8 @@
 namespace nibble::inline NIBBLE_ABI {
 
 cpu_program::cpu_program(cpu_backend& owner, const cpu::kernel_table& kernels,
-                         activation_type activations, recording steps, program_limits limits)
+                         activation_type activations, matmul_observer* observer, recording steps,
+                         program_limits limits)
     : owner_(owner), recording_(std::move(steps)), needs_(find_needs(recording_, limits)) {
   const auto lay_out = [&](std::byte* base) {
     return lay_out_program(recording_, limits, activations, owner.threads(), base);
@@ -19,10 +20,11 @@ cpu_program::cpu_program(cpu_backend& owner, const cpu::kernel_table& kernels,
   arena_ = arena(lay_out(nullptr).bytes, "a workspace");
   memory_ = lay_out(arena_.data());
   places_.resize(static_cast<std::size_t>(limits.max_tokens));
-  compile(kernels, activations);
+  compile(kernels, activations, observer);
 }
 
-void cpu_program::compile(const cpu::kernel_table& kernels, activation_type activations) {
+void cpu_program::compile(const cpu::kernel_table& kernels, activation_type activations,
+                          matmul_observer* observer) {
   cpu_step_maker maker(recording_, kernels, activations, memory_);
   for (const step& s : recording_.steps) {
     steps_.push_back(std::visit([&](const auto& kind) { return maker.make(kind); }, s));
@@ -30,6 +32,7 @@ void cpu_program::compile(const cpu::kernel_table& kernels, activation_type acti
   for (const bool single : {false, true}) {
     barriers_[single] = place_barriers(recording_, needs_.limits, memory_.values, steps_, single);
   }
+  if (observer) add_observations(maker, *observer);
   auto tables = maker.make_rope_tables();
   if (!tables) return;
   // the tables come first, and all threads wait for them
@@ -37,6 +40,20 @@ void cpu_program::compile(const cpu::kernel_table& kernels, activation_type acti
   for (std::vector<bool>& before : barriers_) {
     before[0] = true;
     before.insert(before.begin(), false);
+  }
+}
+
+void cpu_program::add_observations(const cpu_step_maker& maker, matmul_observer& observer) {
+  for (std::size_t i = recording_.steps.size(); i-- > 0;) {
+    auto observation = maker.make_observation(recording_.steps[i], observer);
+    if (!observation) continue;
+    const auto at = static_cast<std::ptrdiff_t>(i);
+    steps_.insert(steps_.begin() + at, std::move(observation));
+    for (std::vector<bool>& before : barriers_) {
+      // one thread reads what all have written, and nobody writes meanwhile
+      before[i] = true;
+      before.insert(before.begin() + at, true);
+    }
   }
 }
 

@@ -14,11 +14,13 @@
 namespace nibble::inline NIBBLE_ABI {
 
 class cpu_backend;
+class cpu_step_maker;
+class matmul_observer;
 
 class cpu_program final : public program {
  public:
   cpu_program(cpu_backend& owner, const cpu::kernel_table& kernels, activation_type activations,
-              recording steps, program_limits limits);
+              matmul_observer* observer, recording steps, program_limits limits);
 
   std::span<float> input() override;
   void submit(const batch& work) override;  // runs to the end
@@ -27,7 +29,10 @@ class cpu_program final : public program {
 
  private:
   float* values_of(value v) const;
-  void compile(const cpu::kernel_table& kernels, activation_type activations);
+  void compile(const cpu::kernel_table& kernels, activation_type activations,
+               matmul_observer* observer);
+  // Puts them before the products that they look at.
+  void add_observations(const cpu_step_maker& maker, matmul_observer& observer);
 
   cpu_backend& owner_;
   const recording recording_;

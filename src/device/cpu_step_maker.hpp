@@ -6,6 +6,7 @@
 #include <memory>
 #include <nibble/base/config.hpp>
 #include <nibble/device/backend.hpp>
+#include <nibble/device/cpu.hpp>
 #include <nibble/device/recording.hpp>
 
 #include "cpu/kernel_table.hpp"
@@ -45,6 +46,9 @@ class cpu_step_maker {
 
   // Fills the tables of sines and cosines for the batch's positions; null if nothing rotates.
   made make_rope_tables() const;
+
+  // What shows the inputs of a step's products to the observer; null if it is no product.
+  made make_observation(const step& s, matmul_observer& observer) const;
 
   made make(const embed_step& s);
   made make(const norm_step& s);

@@ -78,6 +78,7 @@ class importer {
     } else {
       (*weights_)[i] = device_.import_weight(view);
     }
+    (*weights_)[i].name = need.name;
     file_.release(*need.found);
   }
 

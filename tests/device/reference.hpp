@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <nibble/base/half.hpp>
 #include <nibble/device/batch.hpp>
@@ -68,6 +69,10 @@ class reference {
   matrix_rows& at(nibble::value v) { return values_[static_cast<std::size_t>(v.id)]; }
   const matrix_rows& output() { return at(r_.output); }
 
+  // Called before each product, as nibble::matmul_observer.
+  std::function<void(const nibble::weight&, std::size_t which, const double* x)> observe =
+      [](const nibble::weight&, std::size_t, const double*) {};
+
  private:
   static std::vector<double> normed(const nibble::rms_norm& n, const double* x, std::size_t size) {
     double squares = 0;
@@ -118,6 +123,7 @@ class reference {
     for (std::size_t t = 0; t < in.size(); ++t) {
       const auto x = s.norm ? normed(*s.norm, in[t].data(), in[t].size()) : in[t];
       for (const auto& l : s.outputs) {
+        observe(*l.matrix, 0, x.data());
         multiply(l, 0, x.data(), at(l.out)[t].data(), s.accumulate);
       }
     }
@@ -269,6 +275,7 @@ class reference {
         for (const auto& l : s.outputs) {
           const std::size_t columns = l.matrix->shape.columns();
           const double* x = at(s.in)[t].data() + (s.in_per_slot ? slot * columns : 0);
+          observe(*l.matrix, expert, x);
           multiply(l, expert, x, at(l.out)[t].data() + slot * l.matrix->shape.extent[1], false);
         }
       }

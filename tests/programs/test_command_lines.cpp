@@ -20,6 +20,9 @@ strings arguments(const std::string& program, const std::string& model,
   if (program == "logits") {
     return {model, test::write_file(folder / "ids", "1 2 3").string(), (folder / "out").string()};
   }
+  if (program == "imatrix") {
+    return {model, "-o", (folder / "out").string(), "--text", "-", "--documents", "%%"};
+  }
   if (program == "perplexity") return {model, "--chunks", "1", "-t", "1"};
   return {model};
 }
@@ -39,6 +42,9 @@ const std::map<std::string, strings> options_of = {
      {"model", "--text", "--tokens", "--documents", "--chunk", "--stride", "--warm-up", "--against",
       "--against-activations", "--kl-against", "--against-isa", "--activations", "--kv", "--isa",
       "--batch", "--json", "--threads", "--parse-special", "--chunks"}},
+    {"imatrix",
+     {"model", "--out", "--text", "--tokens", "--documents", "--chunk", "--chunks", "--skip",
+      "--from", "--resume", "--save-every", "--activations", "--kv", "--isa", "--batch", "--json"}},
     {"embed-in-app", {"MODEL", "QUESTION"}},
 };
 

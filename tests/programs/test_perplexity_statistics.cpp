@@ -78,7 +78,7 @@ TEST_CASE("perplexity: equal distributions do not diverge, whatever their offset
 
 TEST_CASE("perplexity: random distributions, beside the definition") {
   std::mt19937 random(2);
-  for (const std::size_t n : {2u, 3u, 50u, 2000u}) {
+  for (const std::size_t n : {2u, 3u, 50u, 400u}) {
     for (const float spread : {0.01f, 1.0f, 6.0f}) {
       const floats p = random_logits(random, n, spread);
       floats q = p;

@@ -5,6 +5,7 @@
 #include <nibble/base/config.hpp>
 #include <nibble/formats/format_id.hpp>
 #include <nibble/tensor/view.hpp>
+#include <string>
 
 namespace nibble::inline NIBBLE_ABI {
 
@@ -15,6 +16,7 @@ struct weight {
   nibble::shape shape;  // [columns, rows, matrices]: a matrix per expert
   const std::byte* data = nullptr;
   std::size_t matrix_bytes = 0;  // from one expert's matrix to the next
+  std::string name = {};         // the tensor's in its file, if it came from one
 };
 
 }  // namespace nibble::inline NIBBLE_ABI
