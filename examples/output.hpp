@@ -116,11 +116,25 @@ inline void finish(std::ostream& out, const std::string& name) {
   if (!out.flush()) throw nibble::error(nibble::errc::io, "cannot be written.", {.file = name});
 }
 
+// `inputs`: files that are read and must not be replaced. Of a model: gguf::file::paths().
+inline void refuse_input_as_output(const std::filesystem::path& path,
+                                   const std::vector<std::filesystem::path>& inputs) {
+  std::error_code absent;
+  for (const auto& input : inputs) {
+    if (std::filesystem::is_regular_file(path, absent) &&
+        std::filesystem::equivalent(path, input, absent)) {
+      throw nibble::error(
+          nibble::errc::invalid_argument,
+          "is an input and would be lost; another name for the output was expected.",
+          {.file = path.string()});
+    }
+  }
+}
+
 // A file to write. It takes its name when it is whole, so an error leaves what was there before;
 // what is no regular file (a device, a pipe, a link) is written in place.
 class output {
  public:
-  // `inputs`: files that are read, which it must not replace. Of a model: gguf::file::paths().
   output(std::string path, const std::vector<std::filesystem::path>& inputs)
       : path_(std::move(path)), temporary_(temporary_beside(path_, inputs)), guard_(temporary_) {
     stream_.open(temporary_.empty() ? path_ : temporary_, std::ios::binary);
@@ -149,16 +163,8 @@ class output {
  private:
   static std::string temporary_beside(const std::string& path,
                                       const std::vector<std::filesystem::path>& inputs) {
+    refuse_input_as_output(path, inputs);
     std::error_code absent;
-    for (const auto& input : inputs) {
-      if (std::filesystem::is_regular_file(path, absent) &&
-          std::filesystem::equivalent(path, input, absent)) {
-        throw nibble::error(
-            nibble::errc::invalid_argument,
-            "is an input and would be lost; another name for the output was expected.",
-            {.file = path});
-      }
-    }
     const auto type = std::filesystem::symlink_status(path, absent).type();
     const bool in_place = type != std::filesystem::file_type::regular &&
                           type != std::filesystem::file_type::not_found;

@@ -18,10 +18,23 @@ constexpr std::size_t buffer_bytes = 1 << 18;
 
 }  // namespace
 
-output_file::output_file(std::filesystem::path path) : path_(std::move(path)) {
+void output_file::check_name(const std::filesystem::path& path) {
+  std::error_code ignored;
+  const auto status = std::filesystem::status(path, ignored);
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
+    throw error(errc::io, "this is no regular file, and only those are replaced",
+                {.file = path.string()});
+  }
+}
+
+output_file::output_file(std::filesystem::path path) : path_(std::move(path)), target_(path_) {
+  check_name(path_);
+  std::error_code broken;  // a link that leads nowhere is replaced itself
+  const auto followed = std::filesystem::canonical(path_, broken);
+  if (!broken) target_ = followed;
   std::random_device random;
   for (int attempt = 0; fd_ < 0; ++attempt) {
-    temporary_ = path_;
+    temporary_ = target_;
     temporary_ += concat(".", random(), ".part");
     fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd_ < 0 && (errno != EEXIST || attempt == 16)) {
@@ -35,6 +48,7 @@ output_file::output_file(std::filesystem::path path) : path_(std::move(path)) {
 
 output_file::output_file(output_file&& other) noexcept
     : path_(std::move(other.path_)),
+      target_(std::move(other.target_)),
       temporary_(std::exchange(other.temporary_, {})),
       buffer_(std::move(other.buffer_)),
       written_(other.written_),
@@ -61,7 +75,7 @@ void output_file::finish() {
 }
 
 void output_file::publish() {
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("given its name", errno);
+  if (::rename(temporary_.c_str(), target_.c_str()) != 0) fail("given its name", errno);
   temporary_.clear();
 }
 

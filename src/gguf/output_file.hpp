@@ -12,7 +12,12 @@ namespace nibble::inline NIBBLE_ABI::gguf {
 
 class output_file {
  public:
-  // Creates "<path>.<random>.part" in the same folder, so that the renaming is atomic.
+  // Throws error(io) if this name belongs to something that is no regular file: a folder could not
+  // be replaced, and a device should not be.
+  static void check_name(const std::filesystem::path& path);
+
+  // Creates "<path>.<random>.part" in the same folder, so that the renaming is atomic. Where the
+  // path is a link, what it leads to is meant.
   explicit output_file(std::filesystem::path path);
   output_file(output_file&& other) noexcept;
   output_file& operator=(output_file&&) = delete;
@@ -30,7 +35,8 @@ class output_file {
   void write_through(std::span<const std::byte> bytes);
   [[noreturn]] void fail(const char* action, int code) const;
 
-  std::filesystem::path path_;
+  std::filesystem::path path_;    // as given
+  std::filesystem::path target_;  // links followed
   std::filesystem::path temporary_;
   std::vector<std::byte> buffer_;
   std::uint64_t written_ = 0;

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <bit>
 #include <nibble/base/checked.hpp>
 #include <nibble/base/concat.hpp>
@@ -54,6 +55,14 @@ std::uint32_t dimensions(const shape& s) {
 
 std::uint64_t directory_bytes(const planned_tensor& t) {
   return 8 + t.name.size() + 4 + 8 * std::uint64_t{dimensions(t.shape)} + 4 + 8;
+}
+
+// "models/x.gguf" itself, or "models/x-00001-of-00003.gguf".
+std::filesystem::path part_path(const std::filesystem::path& path, const planned_part& part) {
+  if (part.count == 1) return path;
+  std::string prefix = path.string();
+  if (prefix.ends_with(".gguf")) prefix.resize(prefix.size() - 5);
+  return split_name(prefix, part.number, part.count);
 }
 
 void append_entry(byte_vector& out, std::string_view key, const value& v) {
@@ -259,16 +268,26 @@ void writer::state::emit(const planned_part& part, const byte_sink& sink) const 
   }
 }
 
+std::vector<output_part> writer::parts(const std::filesystem::path& path,
+                                       const write_options& options) const {
+  std::vector<output_part> out;
+  for (const planned_part& part : state_->plan_parts(options.max_part_bytes)) {
+    std::uint64_t bytes = state_->header(part).size();
+    for (std::size_t i = part.begin; i < part.end && !options.header_only; ++i) {
+      bytes += state_->padded(state_->tensors[i]);  // the header's offsets fit, so this does
+    }
+    out.push_back({part_path(path, part), bytes});
+  }
+  return out;
+}
+
 std::vector<std::filesystem::path> writer::write(const std::filesystem::path& path,
                                                  const write_options& options) const {
   const auto parts = state_->plan_parts(options.max_part_bytes);
-  std::string prefix = path.string();
-  if (prefix.ends_with(".gguf")) prefix.resize(prefix.size() - 5);
+  for (const planned_part& part : parts) output_file::check_name(part_path(path, part));
   std::vector<output_file> files;
   for (const planned_part& part : parts) {
-    files.emplace_back(part.count == 1
-                           ? path
-                           : std::filesystem::path(split_name(prefix, part.number, part.count)));
+    files.emplace_back(part_path(path, part));
     output_file& out = files.back();
     const auto sink = [&](std::span<const std::byte> bytes) { out.write(bytes); };
     if (options.header_only) {
@@ -278,11 +297,10 @@ std::vector<std::filesystem::path> writer::write(const std::filesystem::path& pa
     }
     out.finish();
   }
+  // the first part last: whoever finds it finds the others
+  std::for_each(files.rbegin(), files.rend(), [](output_file& out) { out.publish(); });
   std::vector<std::filesystem::path> written;
-  for (output_file& out : files) {
-    out.publish();
-    written.push_back(out.path());
-  }
+  for (const output_file& out : files) written.push_back(out.path());
   return written;
 }
 

@@ -41,6 +41,12 @@ struct write_options {
   bool header_only = false;
 };
 
+// One file of those that a write makes.
+struct output_part {
+  std::filesystem::path path;
+  std::uint64_t bytes = 0;
+};
+
 class NIBBLE_API writer {
  public:
   // Every tensor's data begins at a multiple of `alignment`: a power of two up to 1 MiB.
@@ -81,14 +87,19 @@ class NIBBLE_API writer {
 
   // Writes `path`, or, if more than one part is needed, <stem>-00001-of-0000N.gguf beside it, and
   // returns what was written. The bytes go to temporary names first; only when all are safely
-  // written do they get their names, and existing files are replaced. Throws error(io) if the
-  // system refuses (such as a full disk; nothing is left behind then), error(invalid_argument) if
-  // a source gives another number of bytes than its tensor has, the metadata exceeds what a reader
-  // takes (64 MiB), or more than 65535 parts would be needed.
+  // written do they get their names, the first part last, and existing files are replaced; a link
+  // stays one, and what it leads to is replaced. Throws error(io) if the system refuses (such as a
+  // full disk; nothing is left behind then) or a name belongs to what is no regular file,
+  // error(invalid_argument) if a source gives another number of bytes than its tensor has, the
+  // metadata exceeds what a reader takes (64 MiB), or more than 65535 parts would be needed.
   std::vector<std::filesystem::path> write(const std::filesystem::path& path,
                                            const write_options& options = {}) const;
 
-  // The same as one file in memory.
+  // The files that write() would make, without making them.
+  std::vector<output_part> parts(const std::filesystem::path& path,
+                                 const write_options& options = {}) const;
+
+  // What write() writes, as one file in memory.
   std::vector<std::byte> to_bytes() const;
 
  private:
