@@ -24,6 +24,7 @@ strings arguments(const std::string& program, const std::string& model,
     return {model, "-o", (folder / "out").string(), "--text", "-", "--documents", "%%"};
   }
   if (program == "perplexity") return {model, "--chunks", "1", "-t", "1"};
+  if (program == "quantize") return {model, (folder / "out").string(), "q8_0"};
   return {model};
 }
 
@@ -45,6 +46,9 @@ const std::map<std::string, strings> options_of = {
     {"imatrix",
      {"model", "--out", "--text", "--tokens", "--documents", "--chunk", "--chunks", "--skip",
       "--from", "--resume", "--save-every", "--activations", "--kv", "--isa", "--batch", "--json"}},
+    {"quantize",
+     {"in", "out", "type", "--imatrix", "--tensor", "--leave", "--output-type", "--embedding-type",
+      "--pure", "--split-max-size", "--dry-run", "--verbose", "--json", "--threads", "q4_k_m"}},
     {"embed-in-app", {"MODEL", "QUESTION"}},
 };
 
