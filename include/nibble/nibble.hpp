@@ -11,6 +11,7 @@
 #include <nibble/engine/session.hpp>
 #include <nibble/gguf/file.hpp>
 #include <nibble/plan/placement.hpp>
+#include <nibble/quantise/file.hpp>
 #include <nibble/quantise/rows.hpp>
 #include <nibble/text/chat_template.hpp>
 #include <nibble/text/tokenizer.hpp>
