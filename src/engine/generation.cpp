@@ -19,6 +19,7 @@ struct generation::state {
   generate_options options;
   text_stream stream;
   stop_filter filter;
+  std::optional<nibble::sampler> own = {};  // if the options are this generation's own
   std::string piece = {};
   std::int32_t generated = 0;
   bool begun = false, over = false;  // over: nothing more will be given out
@@ -26,6 +27,7 @@ struct generation::state {
 
   void begin();
   void advance();
+  nibble::sampler& sampler() { return own ? *own : of->sampler; }
 
  private:
   void finish(finish_reason why);
@@ -93,7 +95,7 @@ void generation::state::advance() {
     } else if (of->pending && of->room() < 1) {
       finish(finish_reason::context_full);
     } else if (!of->pending || append({})) {
-      take(of->sample());
+      take(of->sample(sampler()));
     }
   }
   over = piece.empty();
@@ -111,6 +113,10 @@ generation::iterator generation::begin() {
 
 finish_reason generation::finished() const noexcept {
   return state_->reason;
+}
+
+std::uint64_t generation::seed() const noexcept {
+  return state_->sampler().seed();
 }
 
 std::string generation::text() {
@@ -164,13 +170,16 @@ generation session::make_generation(std::vector<token> prompt, bool anew,
   // what is generated continues a text: its first space is one between words
   text_stream stream(state_->loaded->need_tokenizer(), {.keep_prefix = true});
   stop_filter filter(options.stop);
+  std::optional<sampler> own;
+  if (options.sampling) own = state_->loaded->make_sampler(*options.sampling);
   return generation(
       std::unique_ptr<generation::state>(new generation::state{.of = state_.get(),
                                                                .prompt = std::move(prompt),
                                                                .anew = anew,
                                                                .options = std::move(options),
                                                                .stream = std::move(stream),
-                                                               .filter = std::move(filter)}));
+                                                               .filter = std::move(filter),
+                                                               .own = std::move(own)}));
 }
 
 }  // namespace nibble::inline NIBBLE_ABI

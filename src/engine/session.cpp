@@ -37,12 +37,11 @@ void session::state::run(std::span<const token> batch_tokens, std::span<const st
   pending.reset();
 }
 
-std::vector<token> session::state::with_pending(std::span<const token> more) const {
-  std::vector<token> all;
-  all.reserve(more.size() + 1);
-  if (pending) all.push_back(*pending);
-  all.insert(all.end(), more.begin(), more.end());
-  return all;
+std::span<const token> session::state::with_pending(std::span<const token> more) {
+  next.clear();
+  if (pending) next.push_back(*pending);
+  next.insert(next.end(), more.begin(), more.end());
+  return next;
 }
 
 void session::state::check(std::span<const token> more, std::size_t held) const {
@@ -65,7 +64,7 @@ void session::state::check(std::span<const token> more, std::size_t held) const 
 
 void session::state::append(std::span<const token> more, std::stop_token cancel) {
   const auto start = std::chrono::steady_clock::now();
-  const std::vector<token> all = with_pending(more);
+  const std::span<const token> all = with_pending(more);
   check(all, tokens.size());
   const auto batch_size = static_cast<std::size_t>(loaded->plan.limits.max_tokens);
   std::size_t done = 0;
@@ -74,7 +73,7 @@ void session::state::append(std::span<const token> more, std::stop_token cancel)
     const std::size_t count = std::min(batch_size, all.size() - done);
     const std::int32_t last = static_cast<std::int32_t>(count - 1);
     const bool wanted = done + count == all.size();
-    run(std::span(all).subspan(done, count), {&last, wanted ? 1u : 0u}, logits);
+    run(all.subspan(done, count), {&last, wanted ? 1u : 0u}, logits);
     done += count;
   }
   const bool one = all.size() == 1;  // a step of generation
@@ -89,7 +88,7 @@ void session::state::append(std::span<const token> more, const logits_visitor& v
                 "the logits of every token were asked for; load the model with the plan option "
                 "all_logits.");
   }
-  const std::vector<token> all = with_pending(more);
+  const std::span<const token> all = with_pending(more);
   check(all, tokens.size());
   const auto batch_size = static_cast<std::size_t>(loaded->plan.limits.max_tokens);
   const auto n_vocab = static_cast<std::ptrdiff_t>(loaded->hp.n_vocab);
@@ -98,7 +97,7 @@ void session::state::append(std::span<const token> more, const logits_visitor& v
   std::iota(outputs.begin(), outputs.end(), 0);
   for (std::size_t done = 0; done < all.size(); done += batch_size) {
     const std::size_t count = std::min(batch_size, all.size() - done);
-    run(std::span(all).subspan(done, count), std::span(outputs).first(count), found);
+    run(all.subspan(done, count), std::span(outputs).first(count), found);
     logits.assign(found.end() - n_vocab, found.end());  // before the visitor, which may throw
     visit(done, found);
   }
@@ -106,11 +105,11 @@ void session::state::append(std::span<const token> more, const logits_visitor& v
   timings.prompt_tokens += static_cast<std::int64_t>(all.size());
 }
 
-token session::state::sample() {
+token session::state::sample(nibble::sampler& by) {
   if (logits.empty()) {
     throw error(errc::invalid_argument, "there is nothing to sample from: append tokens first.");
   }
-  return sampler.sample(logits);
+  return by.sample(logits, tokens);
 }
 
 void session::state::truncate(std::int32_t count) {
@@ -123,13 +122,20 @@ void session::state::truncate(std::int32_t count) {
   logits.clear();
 }
 
+sampler model::state::make_sampler(const sampling_options& options) const {
+  nibble::sampler made(options, tokenizer ? &*tokenizer : nullptr);
+  made.check_vocabulary(hp.n_vocab);
+  return made;
+}
+
 session::session(const model& of, const sampling_options& sampling) {
   with_memory_for("the session", [&] {
     state_ = std::make_unique<state>(state{.loaded = of.state_,
                                            .cache = of.state_->device->make_cache(of.state_->kv),
-                                           .sampler = nibble::sampler(sampling),
+                                           .sampler = of.state_->make_sampler(sampling),
                                            .tokens = {},
                                            .pending = {},
+                                           .next = {},
                                            .logits = {},
                                            .timings = {}});
     state_->tokens.reserve(static_cast<std::size_t>(of.state_->plan.context));
@@ -150,7 +156,11 @@ void session::append(std::span<const token> tokens, const logits_visitor& visit)
 }
 
 token session::sample() {
-  return state_->sample();
+  return state_->sample(state_->sampler);
+}
+
+void session::set_sampling(const sampling_options& sampling) {
+  state_->sampler = state_->loaded->make_sampler(sampling);
 }
 
 std::span<const token> session::tokens() const noexcept {

@@ -27,6 +27,8 @@ struct model::state {
   void load(const gguf::file& file, const model_options& options);
   // Throws error (unsupported) if the file has no vocabulary.
   const nibble::tokenizer& need_tokenizer() const;
+  // Throws error (invalid_argument) for options that do not fit, also to this vocabulary.
+  sampler make_sampler(const sampling_options& options) const;
 };
 
 struct session::state {
@@ -35,6 +37,7 @@ struct session::state {
   nibble::sampler sampler;
   std::vector<token> tokens;     // in the cache
   std::optional<token> pending;  // given out by a generation, not in the cache yet
+  std::vector<token> next;       // being appended; kept, so that a token costs no allocation
   std::vector<float> logits;     // of the last token, [n_vocab]
   session_timings timings;
 
@@ -47,10 +50,10 @@ struct session::state {
   // What session's functions of these names do.
   void append(std::span<const token> tokens, std::stop_token cancel);
   void append(std::span<const token> tokens, const logits_visitor& visit);
-  token sample();
+  token sample(nibble::sampler& by);
   void truncate(std::int32_t count);
-  // Puts the pending token, if there is one, before these.
-  std::vector<token> with_pending(std::span<const token> tokens) const;
+  // Puts the pending token, if there is one, before these. Valid until its next call.
+  std::span<const token> with_pending(std::span<const token> tokens);
   // Throws error (invalid_argument) if these tokens cannot follow `held` ones.
   void check(std::span<const token> tokens, std::size_t held) const;
 };

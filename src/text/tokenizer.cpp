@@ -131,6 +131,12 @@ std::string tokenizer::piece(token id, bool special) const {
                          [&] { return std::string(state_->vocabulary.pieces[id]); });
 }
 
+std::string_view tokenizer::bytes(token id) const {
+  state_->check(id);
+  if (state_->vocabulary.is_markup(id)) return {};
+  return state_->vocabulary.pieces[id];
+}
+
 std::string tokenizer::state::decode(std::span<const token> ids,
                                      const decode_options& options) const {
   const text::vocabulary& v = vocabulary;

@@ -6,6 +6,8 @@
 #include <iterator>
 #include <memory>
 #include <nibble/base/config.hpp>
+#include <nibble/engine/sampling_options.hpp>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -19,6 +21,9 @@ struct generate_options {
   std::vector<std::string> stop = {};
   bool parse_special = true;    // "<|im_end|>" in the prompt means that token
   std::stop_token cancel = {};  // asked between tokens, and between parts of a prompt
+  // For this generation alone, in place of all the session's options: none of those is taken over,
+  // and a seed that is not given is a random one. The session's own randomness does not move on.
+  std::optional<sampling_options> sampling = {};
 };
 
 enum class finish_reason {
@@ -70,6 +75,8 @@ class NIBBLE_API generation {
   std::default_sentinel_t end() const noexcept { return {}; }
 
   finish_reason finished() const noexcept;
+  // Of the sampler that chooses the tokens: its own, or the session's.
+  std::uint64_t seed() const noexcept;
   // The rest of the text at once.
   std::string text();
 

@@ -2,53 +2,51 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <nibble/base/config.hpp>
-#include <nibble/device/batch.hpp>
-#include <optional>
-#include <random>
+#include <nibble/engine/sampling_options.hpp>
 #include <span>
-#include <vector>
 
 namespace nibble::inline NIBBLE_ABI {
 
-// Applied in this order: top_k, top_p, min_p, temperature, then a draw. With temperature 0 the most
-// probable token is taken, the lower id at a tie, and nothing else matters.
-struct sampling_options {
-  float temperature = 0.8f;
-  std::int32_t top_k = 40;  // keep this many; 0: all
-  float top_p = 0.95f;      // keep the fewest best whose probabilities reach this sum; 1: all
-  float min_p = 0.05f;      // drop those below this share of the best one's; 0: none
-  std::optional<std::uint64_t> seed = {};  // none: a random one
-};
-
+// Options, randomness and Mirostat's memory. A copy goes on independently, from the same state: it
+// draws what the original would have drawn. Nothing is allocated for a token once the sampler has
+// seen logits of this size and a history of this length.
 class NIBBLE_API sampler {
  public:
-  // Throws error (invalid_argument) that names the option, its value and what would be right.
-  explicit sampler(const sampling_options& options = {});
+  // `texts` gives the texts of tokens, which DRY's sequence breakers need.
+  // Throws error: invalid_argument (names the option, its value and what would be right; DRY has
+  // breakers and there are no texts), out_of_memory.
+  explicit sampler(const sampling_options& options = {}, const tokenizer* texts = nullptr);
+  sampler(const sampler& other);
+  sampler& operator=(const sampler& other);
+  sampler(sampler&&) noexcept;
+  sampler& operator=(sampler&&) noexcept;
+  ~sampler();
 
-  // logits: [n_vocab]; infinite ones and NaN are never drawn. Throws error (device) if no others
-  // are there.
-  token sample(std::span<const float> logits);
+  // logits: [n_vocab]; infinite ones and NaN are never drawn. history: the tokens so far, the last
+  // one last, for penalties and DRY. Throws error: device if no logits are numbers;
+  // invalid_argument if the biases forbid all tokens, or a bias or the history names a token that
+  // has no logit.
+  token sample(std::span<const float> logits, std::span<const token> history = {});
 
-  // The tokens that may be drawn and their probabilities, most probable first; no draw is made.
+  // The tokens that the next sample() chooses from and their probabilities, most probable first.
+  // No draw is made and nothing is remembered. Valid until the sampler's next call.
   struct candidate {
     token id;
     float probability;
   };
-  std::span<const candidate> candidates(std::span<const float> logits);
+  std::span<const candidate> candidates(std::span<const float> logits,
+                                        std::span<const token> history = {});
 
-  std::uint64_t seed() const noexcept { return seed_; }
+  std::uint64_t seed() const noexcept;
+  const sampling_options& options() const noexcept;
+  // Throws error (invalid_argument) if a bias names a token that this vocabulary does not have.
+  void check_vocabulary(std::int32_t n_vocab) const;
 
  private:
-  void keep_top_k(std::size_t k);
-  void to_probabilities(float temperature);
-  void keep_top_p();
-  void keep_min_p();
-
-  sampling_options options_;
-  std::uint64_t seed_;
-  std::mt19937_64 random_;
-  std::vector<candidate> work_;
+  struct state;
+  std::unique_ptr<state> state_;
 };
 
 }  // namespace nibble::inline NIBBLE_ABI

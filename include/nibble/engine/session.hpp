@@ -18,7 +18,8 @@ namespace nibble::inline NIBBLE_ABI {
 // Sessions of one model may be used from different threads at once; one session may not.
 class NIBBLE_API session {
  public:
-  // Allocates the KV cache for the context that the model was planned with.
+  // Allocates the KV cache for the context that the model was planned with. `sampling` holds until
+  // set_sampling, and for generations without options of their own.
   // Throws error: invalid_argument (sampling), out_of_memory.
   explicit session(const model& of, const sampling_options& sampling = {});
   session(session&&) noexcept;
@@ -48,8 +49,13 @@ class NIBBLE_API session {
   // The model must have been planned with all_logits.
   using logits_visitor = std::function<void(std::size_t first, std::span<const float> logits)>;
   void append(std::span<const token> tokens, const logits_visitor& visit);
-  // Draws the next token from the logits of the last append; does not append it.
+  // Draws the next token from the logits of the last append; does not append it. The tokens that
+  // the session holds are the history for penalties and DRY.
   token sample();
+  // New options, and their randomness from the beginning, for sample() and for generations that
+  // have no sampling options of their own, also those that have begun. Nothing of the old options
+  // stays, nor of Mirostat's memory. Throws error (invalid_argument); nothing changes then.
+  void set_sampling(const sampling_options& sampling);
 
   std::span<const token> tokens() const noexcept;  // what the session holds
   std::int32_t context() const noexcept;           // how many it can hold

@@ -74,6 +74,8 @@ class NIBBLE_API tokenizer {
   // The bytes of one token, maybe a part of a UTF-8 sequence. Control and unknown tokens are empty
   // unless `special`. Throws invalid_argument if there is no such token.
   std::string piece(token id, bool special = false) const;
+  // piece(id) without a copy; valid as long as this tokenizer or a copy of it.
+  std::string_view bytes(token id) const;
 
   // The bytes of many. Throws invalid_argument if there is no such token, out_of_memory.
   std::string decode(std::span<const token> ids, const decode_options& options = {}) const;

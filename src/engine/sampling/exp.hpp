@@ -1,0 +1,32 @@
+// exp for whole vocabularies: without branches and tables, so that compilers make vectors of it.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <nibble/base/config.hpp>
+
+namespace nibble::inline NIBBLE_ABI::sampling {
+
+// exp(x) for x <= 0, to 2 units in the last place; 0 below -87, minus infinity included.
+// x = n log 2 + r with |r| <= log(2) / 2; 2^n is made in the exponent's bits, exp(r) is its Taylor
+// polynomial of degree 7, whose remainder is below 6e-9 there.
+inline float exp_of_negative(float x) {
+  constexpr float least = -87;
+  const float y = x > least ? x : least;  // also for NaN
+  const auto n = static_cast<std::int32_t>(y * 1.44269504f - 0.5f);
+  const auto whole = static_cast<float>(n);
+  // log(2) in two parts, the first with so few bits that its product with n is exact
+  const float r = (y - whole * 0.693359375f) + whole * 2.12194440e-4f;
+  float p = 1.0f / 5040;
+  p = p * r + 1.0f / 720;
+  p = p * r + 1.0f / 120;
+  p = p * r + 1.0f / 24;
+  p = p * r + 1.0f / 6;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  const float power = std::bit_cast<float>((n + 127) << 23);
+  return x > least ? p * power : 0.0f;
+}
+
+}  // namespace nibble::inline NIBBLE_ABI::sampling
