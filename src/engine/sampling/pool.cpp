@@ -79,25 +79,30 @@ double pool::weight(float logit) {
   return std::exp((logit - best()) / temperature_);
 }
 
+// Every loop has a fixed number of rounds and no branch, so that it becomes vector code.
 pool::moments pool::measure_dense() {
-  const float best = this->best(), temperature = temperature_;
+  const float best = this->best();
+  // beside less than the least normal number, distances are 0 or out of reach in any case
+  const float inverse = 1 / std::max(temperature_, std::numeric_limits<float>::min());
   double sum = 0, energy = 0;
   for (std::size_t b = 0; b < block_best_.size(); ++b) {
     if (distance(block_best_[b]) > far_away) continue;
     const float* const x = logits_.data() + b * block_size;
-    float sums[lanes] = {}, energies[lanes] = {};
-    for (std::size_t i = 0; i < block_size; i += lanes) {
-      for (std::size_t j = 0; j < lanes; ++j) {
-        const float near = (x[i + j] - best) / temperature;
-        const float w = exp_of_negative(near);
-        sums[j] += w;
-        energies[j] += w * (near > -far_away ? near : -far_away);
+    float near[block_size], w[block_size], e[block_size];
+    for (std::size_t i = 0; i < block_size; ++i) {
+      const float y = (x[i] - best) * inverse;
+      near[i] = y > least_exponent ? y : least_exponent;
+    }
+    for (std::size_t i = 0; i < block_size; ++i) w[i] = exp_of_negative(near[i]);
+    for (std::size_t i = 0; i < block_size; ++i) e[i] = w[i] * near[i];
+    for (std::size_t half = block_size / 2; half > 0; half /= 2) {
+      for (std::size_t i = 0; i < half; ++i) {
+        w[i] += w[i + half];
+        e[i] += e[i + half];
       }
     }
-    for (std::size_t j = 0; j < lanes; ++j) {
-      sum += sums[j];
-      energy -= energies[j];
-    }
+    sum += w[0];
+    energy -= e[0];
   }
   return {sum, std::log(sum) + energy / sum};
 }
@@ -250,20 +255,36 @@ void pool::drop_top_choices(float probability) {
   const double sum = measure().sum;
   // most tokens need no exp
   const double reach = -std::log(probability * sum) + 0.01;
+  const float best = this->best();
   const auto chosen = [&](float logit) {
-    return distance(logit) <= reach && static_cast<float>(weight(logit) / sum) >= probability;
+    return (best - logit) / temperature_ <= reach &&
+           static_cast<float>(weight(logit) / sum) >= probability;
   };
   candidate last{-1, std::numeric_limits<float>::max()};
   std::size_t count = 0;
-  if (dense_) gather(gone, [](float) { return true; });
-  for (const candidate& c : list_) {
-    if (!chosen(c.probability)) continue;
+  const auto find_last = [&](token id, float logit) {
+    if (!chosen(logit)) return;
     ++count;
-    if (last.id < 0 || before(last, c)) last = c;
+    if (last.id < 0 || before(last, {id, logit})) last = {id, logit};
+  };
+  if (dense_) {
+    for (std::size_t i = 0; i < vocabulary_; ++i) {
+      if (logits_[i] > gone) find_last(static_cast<token>(i), logits_[i]);
+    }
+  } else {
+    for (const candidate& c : list_) find_last(c.id, c.probability);
   }
   if (count < 2) return;
-  std::erase_if(list_,
-                [&](const candidate& c) { return c.id != last.id && chosen(c.probability); });
+  if (dense_) {
+    for (std::size_t i = 0; i < vocabulary_; ++i) {
+      if (logits_[i] > gone && static_cast<token>(i) != last.id && chosen(logits_[i])) {
+        logits_[i] = gone;
+      }
+    }
+  } else {
+    std::erase_if(list_,
+                  [&](const candidate& c) { return c.id != last.id && chosen(c.probability); });
+  }
   best_known_ = false;
 }
 
