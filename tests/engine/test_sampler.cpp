@@ -1,107 +1,18 @@
 // The sampler against its definition in double precision, and its draws against closed forms.
 
-#include <algorithm>
-#include <limits>
-#include <map>
-#include <random>
-
-#include "engine_test.hpp"
+#include "sampler_reference.hpp"
 
 namespace {
 
 using nibble::sampler;
 using nibble::sampling_options;
 using nibble::token;
-
-constexpr float infinity = std::numeric_limits<float>::infinity();
-constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
-
-// Everything is kept; the tests say what they change.
-sampling_options keep_all() {
-  return {.temperature = 1, .top_k = 0, .top_p = 1, .min_p = 0, .seed = 1};
-}
-
-struct expected {
-  token id;
-  double logit, probability;
-};
-
-// Logits become probabilities at this temperature; sorted, best first.
-void to_probabilities(std::vector<expected>& list, double temperature) {
-  const double best = list.front().logit;
-  double sum = 0;
-  for (expected& e : list) {
-    e.probability = std::exp((e.logit - best) / temperature);
-    sum += e.probability;
-  }
-  for (expected& e : list) e.probability /= sum;
-}
-
-// The documented order, one paragraph each: top_k, top_p, min_p, temperature.
-std::vector<expected> reference(std::span<const float> logits, const sampling_options& o) {
-  std::vector<expected> list;
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    if (std::isfinite(logits[i])) list.push_back({static_cast<token>(i), logits[i], 0});
-  }
-  std::stable_sort(list.begin(), list.end(),
-                   [](const expected& a, const expected& b) { return a.logit > b.logit; });
-  if (o.temperature == 0) return {{list.front().id, list.front().logit, 1}};
-
-  if (o.top_k > 0 && static_cast<std::size_t>(o.top_k) < list.size()) {
-    list.resize(static_cast<std::size_t>(o.top_k));
-  }
-
-  to_probabilities(list, 1);
-  double sum = 0;
-  std::size_t kept = 0;
-  while (kept < list.size() && (o.top_p == 1 || kept == 0 || sum < o.top_p)) {
-    sum += list[kept++].probability;
-  }
-  list.resize(kept);
-
-  std::erase_if(list, [&, most = list.front().probability](const expected& e) {
-    return e.probability < o.min_p * most;
-  });
-
-  to_probabilities(list, o.temperature);
-  return list;
-}
-
-// Is this candidate the expected one? A float holds no probability below 1e-45.
-bool agrees(const sampler::candidate& found, const expected& wanted, double best,
-            double temperature) {
-  if (found.id != wanted.id || !(found.probability > 0)) return false;
-  if (temperature == 0) return found.probability == 1;
-  if (wanted.probability < 1e-37) return true;
-  // the exponent is rounded to 24 bits a few times
-  const double exponent = (best - wanted.logit) / temperature;
-  return std::abs(found.probability - wanted.probability) <=
-         3e-7 * (2 + exponent) * wanted.probability;
-}
-
-void compare(std::span<const float> logits, const sampling_options& o) {
-  INFO("temperature " << o.temperature << ", top_k " << o.top_k << ", top_p " << o.top_p
-                      << ", min_p " << o.min_p);
-  const auto wanted = reference(logits, o);
-  sampler s(o);
-  const auto found = s.candidates(logits);
-  REQUIRE(found.size() <= wanted.size());
-  if (found.size() < wanted.size()) REQUIRE(wanted[found.size()].probability < 1e-37);
-  std::size_t agreeing = 0;
-  while (agreeing < found.size() &&
-         agrees(found[agreeing], wanted[agreeing], wanted[0].logit, o.temperature)) {
-    ++agreeing;
-  }
-  REQUIRE(agreeing == found.size());
-}
-
-std::vector<float> random_logits(std::size_t n, float scale, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, scale);
-  std::vector<float> logits(n);
-  for (float& x : logits) x = normal(random);
-  return logits;
-}
+using test::check_draws;
+using test::compare;
+using test::infinity;
+using test::keep_all;
+using test::not_a_number;
+using test::random_logits;
 
 // Ids alone, for cases whose answer can be seen.
 std::vector<token> kept(std::vector<float> logits, const sampling_options& o) {
@@ -114,46 +25,25 @@ std::vector<token> kept(std::vector<float> logits, const sampling_options& o) {
 
 using ids = std::vector<token>;
 
-// The 0.999 quantile of chi-squared, by Wilson and Hilferty's cube (Proc. Nat. Acad. Sci. 17,
-// 1931); within 1 % from 3 degrees of freedom on. 3.0902 is the normal distribution's quantile.
-double chi_squared_quantile(double degrees) {
-  const double v = 2 / (9 * degrees);
-  const double root = 1 - v + 3.0902 * std::sqrt(v);
-  return degrees * root * root * root;
-}
-
-// Draws by a fixed seed against these probabilities, [id] -> probability.
-void check_draws(std::span<const float> logits, const sampling_options& o,
-                 const std::map<token, double>& wanted) {
-  constexpr int draws = 200'000;
-  sampler s(o);
-  std::map<token, int> counts;
-  for (int i = 0; i < draws; ++i) ++counts[s.sample(logits)];
-  double sum = 0;
-  for (const auto& [id, count] : counts) {
-    INFO("token " << id << " must not be drawn");
-    REQUIRE(wanted.count(id) == 1);
-  }
-  for (const auto& [id, probability] : wanted) {
-    const double mean = probability * draws;
-    REQUIRE(mean >= 5);  // or the statistic is not chi-squared
-    sum += (counts[id] - mean) * (counts[id] - mean) / mean;
-  }
-  const auto degrees = static_cast<double>(wanted.size() - 1);
-  INFO("chi-squared " << sum << " with " << degrees << " degrees of freedom");
-  CHECK(sum < chi_squared_quantile(degrees));
-}
-
 }  // namespace
 
-TEST_CASE("sampler: chi-squared quantiles of the table") {
-  // NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.4
-  const std::pair<double, double> table[] = {
-      {1, 10.828}, {2, 13.816}, {3, 16.266}, {7, 24.322}, {100, 149.449}};
-  for (const auto& [degrees, quantile] : table) {
-    CHECK(chi_squared_quantile(degrees) >= quantile * 0.999);
-    CHECK(chi_squared_quantile(degrees) <= quantile * 1.035);
+TEST_CASE("sampler: the tests' p-values are those of the tables") {
+  // upper critical values, NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.4
+  struct row {
+    double degrees, statistic, p;
+  };
+  const row table[] = {{1, 2.706, 0.1},   {1, 10.828, 0.001},    {2, 13.816, 0.001},
+                       {3, 7.815, 0.05},  {3, 16.266, 0.001},    {7, 24.322, 0.001},
+                       {10, 15.987, 0.1}, {100, 149.449, 0.001}, {100, 118.498, 0.1}};
+  for (const auto& [degrees, statistic, p] : table) {
+    INFO(degrees << " degrees of freedom, " << statistic);
+    CHECK(std::abs(test::chi_squared_p(statistic, degrees) / p - 1) < 2e-3);
   }
+  // with two degrees it is exp(-x / 2)
+  for (const double x : {0.01, 1.0, 5.0, 60.0}) {
+    CHECK(std::abs(test::chi_squared_p(x, 2) / std::exp(-x / 2) - 1) < 1e-12);
+  }
+  CHECK(test::chi_squared_p(0, 3) == 1);
 }
 
 TEST_CASE("sampler: draws follow the temperature") {
@@ -180,7 +70,7 @@ TEST_CASE("sampler: many equal tokens are drawn equally") {
   const std::vector<float> logits(1000, 3.5f);
   std::map<token, double> wanted;
   for (token i = 0; i < 1000; ++i) wanted[i] = 1e-3;
-  check_draws(logits, keep_all(), wanted);
+  check_draws(logits, keep_all(), wanted, {}, 20'000);
 }
 
 TEST_CASE("sampler: draws after top_k, top_p and min_p") {
@@ -219,7 +109,8 @@ TEST_CASE("sampler: candidates against a double-precision reference") {
         for (const std::int32_t top_k : {0, 1, 5, 5000}) {
           for (const float top_p : {0.001f, 0.5f, 0.95f, 1.0f}) {
             for (const float min_p : {0.0f, 0.05f, 0.9f, 1.0f}) {
-              INFO(n << " logits of scale " << scale);
+              INFO(n << " logits of scale " << scale << ", temperature " << temperature
+                     << ", top_k " << top_k << ", top_p " << top_p << ", min_p " << min_p);
               compare(logits, {temperature, top_k, top_p, min_p, 1});
             }
           }

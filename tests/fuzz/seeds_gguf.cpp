@@ -1,5 +1,6 @@
 // Small files that have one of everything, for the fuzzer to start from.
-#include <cstdio>
+#include "write_seeds.hpp"
+
 #include <nibble/formats/list.hpp>
 #include <nibble/gguf/writer.hpp>
 
@@ -36,6 +37,8 @@ void set_others(gguf::writer& w) {
                       gguf::array_view{gguf::value_type::array, 1, {}, {}, {gguf::value{inner}}})});
 }
 
+}  // namespace
+
 void write_seeds(const std::filesystem::path& folder) {
   gguf::writer metadata;
   set_numbers(metadata);
@@ -56,21 +59,4 @@ void write_seeds(const std::filesystem::path& folder) {
   small.add_tensor("t", nibble::format_id{0}, {{2, 2, 2, 2}}, std::span(block).first(64));
   small.add_tensor("none", nibble::format_id{1}, {{4, 0, 1, 1}}, std::span(block).first(0));
   small.write(folder / "small.gguf");
-}
-
-}  // namespace
-
-int main(int argc, char** argv) {
-  if (argc != 2) {
-    std::fprintf(stderr, "usage: %s FOLDER\n", argv[0]);
-    return 1;
-  }
-  try {
-    std::filesystem::create_directories(argv[1]);
-    write_seeds(argv[1]);
-    return 0;
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "%s\n", e.what());
-    return 1;
-  }
 }

@@ -1,5 +1,6 @@
 // Tiny models of every architecture, and of every weight format, for the fuzzer to start from.
-#include <cstdio>
+#include "write_seeds.hpp"
+
 #include <filesystem>
 #include <fstream>
 #include <model/tiny_model.hpp>
@@ -13,6 +14,8 @@ void write(const std::filesystem::path& path, const test::tiny_model& model) {
             static_cast<std::streamsize>(bytes.size()));
   if (!out.flush()) throw std::runtime_error("cannot be written: " + path.string());
 }
+
+}  // namespace
 
 void write_seeds(const std::filesystem::path& folder) {
   using namespace nibble::formats;
@@ -42,21 +45,4 @@ void write_seeds(const std::filesystem::path& folder) {
     }
   }
   write(folder / "formats.gguf", wide.make_tensors(all));
-}
-
-}  // namespace
-
-int main(int argc, char** argv) {
-  if (argc != 2) {
-    std::fprintf(stderr, "usage: %s FOLDER\n", argv[0]);
-    return 1;
-  }
-  try {
-    std::filesystem::create_directories(argv[1]);
-    write_seeds(argv[1]);
-    return 0;
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "%s\n", e.what());
-    return 1;
-  }
 }
