@@ -83,7 +83,7 @@ TEST_CASE("quantize: a dry run says to the byte what is written") {
   const test::temporary_folder folder;
   const std::string out = (folder / "out.gguf").string();
   const auto json_of = [&](const strings& more) {
-    strings words{model, out, "q4_0", "--json", (folder / "json").string()};
+    strings words{model, out, "q4_0", "--pure", "--json", (folder / "json").string()};
     words.insert(words.end(), more.begin(), more.end());
     const std::string text = test::run_well("quantize", words);
     auto json = nlohmann::json::parse(test::read_file(folder / "json"));
@@ -94,8 +94,8 @@ TEST_CASE("quantize: a dry run says to the byte what is written") {
     CHECK(json.erase("seconds") == 1);
     return json;
   };
-  const strings variants[] = {{},
-                              {"--pure"},
+  const strings variants[] = {{"-v"},
+                              {"-t", "2"},
                               {"--split-max-size", "600KB"},
                               {"--tensor", "*attn_?.weight=q8_0", "--leave", "blk.0.*"},
                               {"--output-type", "F16", "--embedding-type", "q8_0", "-t", "1"}};
@@ -134,7 +134,8 @@ TEST_CASE("quantize: an importance matrix is used, and named in the file") {
   }
   const std::string path = (folder / "m.imatrix").string(), out = (folder / "out.gguf").string();
   nibble::write_imatrix(m, path);
-  const std::string text = test::run_well("quantize", {model, out, "q4_0", "--imatrix", path});
+  const std::string text =
+      test::run_well("quantize", {model, out, "q4_0", "--pure", "--imatrix", path});
   CHECK(test::contains(text, "weighted by importance"));
   CHECK(nibble::gguf::file(out).require<std::string_view>("quantize.imatrix.file") == path);
   test::check_refused(test::run("quantize", {model, path, "q4_0", "--imatrix", path}),

@@ -27,6 +27,19 @@ inline std::vector<float> gaussian(std::size_t count, unsigned seed) {
   return out;
 }
 
+// Whether nibble can make this format, and not only read it.
+inline bool makes(nibble::format_id id) {
+  const std::vector<float> zeros(nibble::find_format_info(id)->block_size);
+  std::vector<std::byte> block(nibble::find_format_info(id)->block_bytes);
+  try {
+    nibble::quantise_rows(id, zeros, static_cast<std::int64_t>(zeros.size()), {}, block);
+    return true;
+  } catch (const nibble::error& e) {
+    CHECK(e.code() == nibble::errc::unsupported);
+    return false;
+  }
+}
+
 inline std::vector<float> decoded(const nibble::gguf::tensor_info& t) {
   std::vector<float> out(t.view.shape.elements());
   nibble::decode_row(t.view.format, t.view.data, out.size(), out.data());

@@ -1,6 +1,8 @@
 // Every format to every format on real weights, and what models lose by it. All formats of all
 // files through the program: tools/quantise/round_trips.py.
 
+#include <algorithm>
+#include <iterator>
 #include <map>
 #include <nibble/nibble.hpp>
 
@@ -43,16 +45,19 @@ TEST_CASE("round trips: every format to every format") {
   const auto source = some_weights(model, folder / "source.gguf");
   const auto reference = all_values(source);
   std::map<std::string_view, double> direct;
-  int pairs = 0;
-  for (const nibble::format_info& a : nibble::format_infos) {
+  std::vector<nibble::format_info> formats;
+  std::copy_if(nibble::format_infos.begin(), nibble::format_infos.end(),
+               std::back_inserter(formats), [](const auto& f) { return test::makes(f.id); });
+  REQUIRE(formats.size() >= 5);
+  for (const nibble::format_info& a : formats) {
     nibble::quantise_file(source, folder / "a.gguf", test::to_type(std::string(a.name)));
     const nibble::gguf::file in_a(folder / "a.gguf");
     direct[a.name] = test::relative_rms(all_values(in_a), reference);
   }
-  for (const nibble::format_info& a : nibble::format_infos) {
+  for (const nibble::format_info& a : formats) {
     nibble::quantise_file(source, folder / "a.gguf", test::to_type(std::string(a.name)));
     const nibble::gguf::file in_a(folder / "a.gguf");
-    for (const nibble::format_info& b : nibble::format_infos) {
+    for (const nibble::format_info& b : formats) {
       INFO(a.name << " -> " << b.name);
       const auto report =
           nibble::quantise_file(in_a, folder / "b.gguf", test::to_type(std::string(b.name)));
@@ -70,10 +75,8 @@ TEST_CASE("round trips: every format to every format") {
       // steps of the first
       CHECK(test::relative_rms(all_values(in_b), reference) <=
             1.1 * (direct[a.name] + direct[b.name]) + 1e-6);
-      ++pairs;
     }
   }
-  CHECK(pairs == nibble::format_count * nibble::format_count);
 }
 
 TEST_CASE("round trips: models load, and their logits stay near those of F32") {
@@ -94,6 +97,9 @@ TEST_CASE("round trips: models load, and their logits stay near those of F32") {
   const nibble::gguf::file source(*path);
   const auto reference = test::all_logits(nibble::model(source, options), tokens);
   for (const auto& [type, bound] : bounds) {
+    if (!test::makes(nibble::find_type_mix(type)->base) ||
+        !test::makes(nibble::find_type_mix("q6_k")->base))
+      continue;
     nibble::quantise_file(source, folder / "out.gguf", test::to_type(type, false));
     const nibble::model model(nibble::gguf::file(folder / "out.gguf"), options);
     const double found = test::relative_rms(test::all_logits(model, tokens), reference);
@@ -112,7 +118,7 @@ TEST_CASE("round trips: each real model becomes another that loads") {
     if (entry.path().extension() != ".gguf") continue;
     const char* const type = types[files++ % std::size(types)];
     INFO(entry.path().filename() << " -> " << type);
-    nibble::quantise_file(entry.path(), folder / "out.gguf", test::to_type(type, false));
+    nibble::quantise_file(entry.path(), folder / "out.gguf", test::to_type(type));
     const nibble::model model(nibble::gguf::file(folder / "out.gguf"),
                               test::exact_options(nibble::activation_type::float32, 2));
     nibble::session session(model);
