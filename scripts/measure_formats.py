@@ -15,6 +15,7 @@ whose corpus is not here. The importance is measured on such a text of other see
 shipped model is that of its held-out text.
 """
 import argparse
+import concurrent.futures
 import json
 import os
 import re
@@ -30,7 +31,7 @@ SEPARATOR = "<|next document|>"
 
 
 class Programs:
-    """The programs of a build folder."""
+    """The programs of a build folder. Each runs on one thread; several run at once."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -49,19 +50,28 @@ class Programs:
 
     def sample(self, model, seeds, path):
         """Writes what the model says by itself, a document for each seed."""
-        texts = [self.run("generate", model, "", "-n", "400", "--temperature", "1", "--top-k", "0", "--top-p", "1",
-                          "--min-p", "0", "--seed", seed) for seed in seeds]
+        texts = together(lambda seed: self.run("generate", model, "", "-n", "400", "--temperature", "1", "--top-k", "0",
+                                               "--top-p", "1", "--min-p", "0", "--seed", seed, "-t", "1"), seeds)
         path.write_text(SEPARATOR.join(t.rstrip("\n") for t in texts if t.strip()))
+
+
+def together(work, values):
+    """[work(v) for v in values], several at once."""
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(work, values))
 
 
 def measure(programs, model, type_name, importance, text, folder):
     """One quantised file beside its original: numbers of both reports."""
-    out, report = folder / "quantised.gguf", folder / "report.json"
+    print(f"{model.name}: {type_name}{' with importance' if importance else ''}", file=sys.stderr)
+    name = type_name + ("-weighted" if importance else "")
+    out, report = folder / f"{name}.gguf", folder / f"{name}.json"
     weighted = ["--imatrix", importance] if importance else []
-    programs.run("quantize", model, out, type_name, "--json", report, *weighted)
+    programs.run("quantize", model, out, type_name, "--json", report, "-t", "1", *weighted)
     made = json.loads(report.read_text())
-    programs.run("perplexity", out, "--against", model, *text, "--json", report)
+    programs.run("perplexity", out, "--against", model, *text, "--json", report, "-t", "1")
     found = json.loads(report.read_text())
+    out.unlink()
     return {"bits": 8 * made["bytes_to"] / made["weights"], "weighted": any(t["weighted"] for t in made["tensors"]),
             "bytes": [t["bytes_to"] for t in made["tensors"]], **found}
 
@@ -83,23 +93,21 @@ def row(name, plain, weighted):
 
 def table(programs, title, model, types, text, folder):
     """A section for one model."""
-    name = model.name
     own, other = folder / "own.txt", folder / "importance.txt"
     importance = folder / "importance.gguf"
     documents = ["--documents", SEPARATOR]
-    programs.sample(model, range(100, 124), other)
-    programs.run("imatrix", model, "--text", other, *documents, "-o", importance)
+    programs.sample(model, range(100, 112), other)
+    programs.run("imatrix", model, "--text", other, *documents, "-o", importance, "-t", "1")
     if text is None:
-        programs.sample(model, range(1, 25), own)
+        programs.sample(model, range(1, 21), own)
         text = ["--text", own, *documents]
+    kinds = [(t, weight) for t in types for weight in (None, importance)]
+    found = dict(zip(kinds, together(lambda kind: measure(programs, model, *kind, text, folder), kinds)))
     lines = []
     for type_name in types:
-        print(f"{name}: {type_name}", file=sys.stderr)
-        plain = measure(programs, model, type_name, None, text, folder)
-        weighted = measure(programs, model, type_name, importance, text, folder)
+        plain, weighted = found[type_name, None], found[type_name, importance]
         lines.append((plain["bits"], row(type_name, plain, weighted if weighted["weighted"] else None)))
-        original = plain["reference"]["perplexity"]
-        tokens = plain["tokens"]
+    original, tokens = plain["reference"]["perplexity"], plain["tokens"]
     head = (f"### {title}\n\n{tokens} tokens predicted; the original's perplexity is {original:.4f}.\n\n"
             "| Type | bits a weight | perplexity | KL divergence, mean | 99 % | same top token | mean with importance |\n"
             "|---|--:|--:|--:|--:|--:|--:|\n")
