@@ -21,7 +21,8 @@ strings arguments(const std::string& program, const std::string& model,
     return {model, test::write_file(folder / "ids", "1 2 3").string(), (folder / "out").string()};
   }
   if (program == "imatrix") {
-    return {model, "-o", (folder / "out").string(), "--text", "-", "--documents", "%%"};
+    const auto text = test::write_file(folder / "text", "Once upon a time");
+    return {model, "-o", (folder / "out").string(), "--text", text.string(), "--documents", "%%"};
   }
   if (program == "perplexity") return {model, "--chunks", "1", "-t", "1"};
   if (program == "quantize") return {model, (folder / "out").string(), "q8_0"};
