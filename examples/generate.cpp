@@ -1,7 +1,6 @@
 // nibble-generate: continues a text, or answers a question with --chat.
 
 #include <unistd.h>
-#include <charconv>
 #include <csignal>
 #include <cstdio>
 #include <limits>
@@ -9,6 +8,7 @@
 #include <stop_token>
 
 #include "common.hpp"
+#include "sampling_options.hpp"
 
 namespace {
 
@@ -80,16 +80,6 @@ struct options {
   bool chat = false, echo = false, verbose = false;
 };
 
-// What is wrong with the text of a seed; too great a number would be cut down silently.
-std::string is_seed(const std::string& text) {
-  std::uint64_t seed = 0;
-  const char* const end = text.data() + text.size();
-  const auto read = std::from_chars(text.data(), end, seed);
-  if (read.ec == std::errc{} && read.ptr == end) return "";
-  return "a whole number from 0 to 2^64 - 1 was expected, not '" + nibble::gguf::printable(text) +
-         "'";
-}
-
 void add_options(CLI::App& app, options& o) {
   o.load.add_to(app);
   app.add_option_function<std::string>(
@@ -107,19 +97,8 @@ void add_options(CLI::App& app, options& o) {
   app.add_option("--stop", o.generate.stop, "end before this text; may be repeated")
       ->allow_extra_args(false)  // what follows the text may be the prompt
       ->check(common::not_empty);
-  app.add_option("--temperature", o.sampling.temperature, "0: always the most probable token")
-      ->capture_default_str();
-  app.add_option("--top-k", o.sampling.top_k, "keep the k best tokens; 0: all")
-      ->capture_default_str();
-  app.add_option("--top-p", o.sampling.top_p, "keep the best tokens up to this probability")
-      ->capture_default_str();
-  app.add_option("--min-p", o.sampling.min_p, "drop tokens below this share of the best")
-      ->capture_default_str();
-  app.add_option_function<std::uint64_t>(
-         "--seed", [&o](std::uint64_t seed) { o.sampling.seed = seed; },
-         "of the random draws (default: another one each time)")
-      ->check(is_seed);
   app.add_flag("-v,--verbose", o.verbose, "show the plan and the timings");
+  common::sampling_group(app, o.sampling);
 }
 
 // Prints the text as it comes, and returns it.
@@ -168,7 +147,7 @@ nibble::model load(common::load_options& o) {
 }
 
 void generate(options& o) {
-  static_cast<void>(nibble::sampler(o.sampling));  // refuses bad options before a long loading
+  nibble::validate(o.sampling);  // before a long loading
   if (o.prompt == "-") o.prompt = common::read_standard_input();
   const nibble::model model = load(o.load);
   if (o.verbose) std::cerr << model.plan() << '\n';

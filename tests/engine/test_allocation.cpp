@@ -28,7 +28,7 @@ sampling_options everything() {
 // In a text as long as one that the session has written before.
 std::size_t allocations_of_tokens(const sampling_options& options) {
   nibble::model_options loading;
-  loading.cpu.threads = 2;
+  loading.cpu.threads = 1;
   const nibble::model model(nibble::gguf::file(test::tales), loading);
   nibble::session session(model, options);
   const auto prompt = model.tokenizer().encode("The cat sat on the mat. The cat sat");

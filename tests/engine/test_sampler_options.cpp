@@ -39,7 +39,7 @@ void refused(T sampling_options::*option, const char* name, std::initializer_lis
 const nibble::model& tales() {
   static const nibble::model model = [] {
     nibble::model_options options;
-    options.cpu.threads = 2;
+    options.cpu.threads = 1;
     return nibble::model(nibble::gguf::file(test::tales), options);
   }();
   return model;

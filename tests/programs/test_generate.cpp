@@ -138,6 +138,21 @@ TEST_CASE("generate: bad values are refused, each by a sentence that names the o
       {{"--top-k", "-2"}, {"top_k", "-2"}},
       {{"--top-p", "0"}, {"top_p", "greater than 0, at most 1"}},
       {{"--min-p", "2"}, {"min_p", "between 0 and 1"}},
+      {{"--typical", "0"}, {"typical", "greater than 0, at most 1"}},
+      {{"--repeat-last-n", "-2"}, {"repeat_last_n", "-2", "-1 (all tokens)"}},
+      {{"--mirostat", "1"}, {"mirostat", "1", "2 (Mirostat 2.0)"}},
+      {{"--dry-sequence-breaker", ""}, {"breakers", "empty"}},
+      {{"--samplers", "top_k;nucleus"}, {"--samplers", "nucleus", "penalties, dry"}},
+      {{"--samplers", "top_k;;top_p"}, {"--samplers", "''", "penalties, dry"}},
+      {{"--samplers", "top_k,top_k"}, {"order", "top_k", "twice"}},
+      {{"--logit-bias", "5"}, {"--logit-bias", "5", "15043+1.5"}},
+      {{"--logit-bias", "5+"}, {"--logit-bias", "5+"}},
+      {{"--logit-bias", "x+1"}, {"--logit-bias", "x+1"}},
+      {{"--logit-bias", "5+-1"}, {"--logit-bias", "5+-1"}},
+      {{"--logit-bias", "5-1x"}, {"--logit-bias", "5-1x"}},
+      {{"--logit-bias", "5+inf"}, {"token 5", "inf"}},
+      {{"--logit-bias", "5+nan"}, {"token 5", "nan"}},
+      {{"--logit-bias", "999999-1"}, {"token 999999", "2048"}},
       {{"--seed", "-1"}, {"--seed", "-1"}},
       {{"--seed", "x"}, {"--seed", "x"}},
       {{"-n", "-5"}, {"--max-tokens", "-5"}},
@@ -179,4 +194,40 @@ TEST_CASE("embed-in-app: answers") {
   CHECK(answer.ends_with('\n'));
   // the seed stands in its source
   CHECK(test::run_well("embed-in-app", {test::tales.string(), "Who are you?"}) == answer);
+}
+
+TEST_CASE("generate: options of sampling reach the sampler") {
+  const strings base{"The dog and the cat.", "-t", "1", "--seed", "2"};
+  const auto with = [&](const strings& more, const char* tokens = "24") {
+    strings all = base;
+    all.insert(all.end(), {"-n", tokens});
+    all.insert(all.end(), more.begin(), more.end());
+    return generate(all);
+  };
+  const std::string plain = with({});
+  CHECK(with({"--samplers", "top_k;top_p;min_p;temperature"}) == plain);
+  CHECK(with({"--temp", "0.8", "--typical", "1", "--top-n-sigma", "0"}) == plain);
+  const std::string greedy = with({"--temp", "0"});
+  CHECK(with({"--top-n-sigma", "0.01"}) == greedy);
+  CHECK(with({"--top-p", "0.0001"}) == greedy);
+  CHECK(with({"--samplers", "top_k", "--top-k", "1"}) == greedy);
+  // each of these changes what is written
+  const strings changes[] = {{"--temp", "0", "--repeat-penalty", "3"},
+                             {"--temp", "0", "--presence-penalty", "9"},
+                             {"--temp", "0", "--frequency-penalty", "9", "--repeat-last-n", "-1"},
+                             {"--temp", "0", "--dry-multiplier", "50", "--dry-allowed-length", "1",
+                              "--dry-sequence-breaker", "none"},
+                             {"--temp", "0", "--dynatemp-range", "20", "--min-p", "0"},
+                             {"--xtc-probability", "1", "--xtc-threshold", "0.01"},
+                             {"--typical", "0.2"},
+                             {"--mirostat", "2", "--mirostat-ent", "12", "--temp", "3"}};
+  for (const strings& change : changes) {
+    INFO(change[change.size() - 2] << ' ' << change.back());
+    CHECK(with(change) != (change[0] == "--temp" ? greedy : plain));
+  }
+  // the same bias is in the library's hands, with a token that would not come otherwise
+  const auto only = with({"--logit-bias", "300+1000"}, "3");
+  CHECK(only != with({}, "3"));
+  CHECK(with({"--logit-bias", "300-inf", "-l", "301+1000"}, "3") ==
+        with({"--logit-bias", "301+1000"}, "3"));
 }
