@@ -1,9 +1,18 @@
 // Two ways in which vocabularies spell bytes.
 #include <array>
+#include <nibble/text/byte_names.hpp>
 #include <nibble/text/utf8.hpp>
 #include <text/vocabulary.hpp>
 
-namespace nibble::inline NIBBLE_ABI::text {
+namespace nibble::inline NIBBLE_ABI {
+
+std::string byte_level_name(std::string_view bytes) {
+  std::string name;
+  for (const char c : bytes) append_utf8(name, text::byte_character(static_cast<std::uint8_t>(c)));
+  return name;
+}
+
+namespace text {
 namespace {
 
 // Printable bytes stand for themselves; the other 68 follow each other from U+0100.
@@ -59,4 +68,5 @@ std::optional<std::uint8_t> parse_byte_name(std::string_view name) {
   return static_cast<std::uint8_t>(high * 16 + low);
 }
 
-}  // namespace nibble::inline NIBBLE_ABI::text
+}  // namespace text
+}  // namespace nibble::inline NIBBLE_ABI

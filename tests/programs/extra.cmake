@@ -3,7 +3,7 @@ target_link_libraries(${target} PRIVATE nlohmann_json::nlohmann_json)
 
 # Where each program is: {"generate", "/.../nibble-generate"}, ...
 set(programs "")
-foreach(program generate inspect tokenize logits bench embed-in-app)
+foreach(program generate inspect tokenize logits bench embed-in-app synth)
   string(APPEND programs "{\"${program}\", \"$<TARGET_FILE:nibble-${program}>\"},\n")
   add_dependencies(${target} nibble-${program})
 endforeach()

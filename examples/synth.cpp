@@ -1,0 +1,292 @@
+// nibble-synth: a GGUF file of any supported architecture and shape with random weights, to measure
+// speed and memory without a download.
+
+#include <chrono>
+#include <cmath>
+#include <csignal>
+#include <iomanip>
+#include <nibble/base/bytes.hpp>
+#include <nibble/formats/list.hpp>
+#include <nibble/gguf/writer.hpp>
+#include <nibble/model/arch.hpp>
+#include <thread>
+
+#include "common.hpp"
+#include "synth_presets.hpp"
+#include "synth_vocabulary.hpp"
+#include "synth_weights.hpp"
+
+namespace gguf = nibble::gguf;
+
+namespace {
+
+volatile std::sig_atomic_t interrupted = 0;
+
+struct options {
+  std::string out, preset, type = "q4_0", arch, rope_kind, name;
+  synth::model_numbers given;  // by options of their own
+  double rope_factor = 0;
+  std::int32_t rope_original = 0;
+  bool tied = false, untied = false;
+  bool header_only = false, no_vocabulary = false, list = false;
+  std::uint64_t seed = 0;
+  unsigned threads = 0;
+};
+
+const std::map<std::string, synth::rope_kind> rope_kinds = {{"none", synth::rope_kind::none},
+                                                            {"linear", synth::rope_kind::linear},
+                                                            {"yarn", synth::rope_kind::yarn},
+                                                            {"llama3", synth::rope_kind::llama3}};
+
+void add_numbers(CLI::App& app, options& o) {
+  constexpr const char* group = "Numbers of the model (they replace those of a preset)";
+  const auto whole = [&](const char* name, std::int32_t& value, const char* help) {
+    app.add_option(name, value, help)
+        ->group(group)
+        ->check(CLI::Range(1, std::numeric_limits<std::int32_t>::max()));
+  };
+  const auto real = [&](const char* name, double& value, const char* help) {
+    app.add_option(name, value, help)->group(group)->check(CLI::PositiveNumber);
+  };
+  app.add_option("--arch", o.arch, "architecture, as general.architecture")
+      ->group(group)
+      ->check(common::not_empty);
+  whole("--n-layer", o.given.n_layer, "layers");
+  whole("--n-embd", o.given.n_embd, "width of the hidden state");
+  whole("--n-ff", o.given.n_ff, "width of the feed-forward half");
+  whole("--n-head", o.given.n_head, "attention heads");
+  whole("--n-head-kv", o.given.n_head_kv, "heads of keys and values (default: as many)");
+  whole("--head-length", o.given.head_length, "dimensions of a head (default: n-embd / n-head)");
+  whole("--n-vocab", o.given.n_vocab, "tokens of the vocabulary");
+  whole("--context", o.given.n_context, "tokens that the model was trained for");
+  whole("--sliding-window", o.given.window, "tokens of windowed attention");
+  whole("--n-expert", o.given.n_expert, "experts of a layer");
+  whole("--n-expert-used", o.given.n_expert_used, "experts that a token uses");
+  whole("--n-ff-expert", o.given.n_ff_expert, "width of an expert");
+  real("--norm-epsilon", o.given.epsilon, "of the norms");
+  real("--rope-base", o.given.rope_base, "base of the rotary frequencies");
+  std::vector<std::string> names;
+  for (const auto& [name, kind] : rope_kinds) names.push_back(name);
+  app.add_option("--rope-scaling", o.rope_kind, "how rotary frequencies are stretched")
+      ->group(group)
+      ->check(CLI::IsMember(names));
+  real("--rope-factor", o.rope_factor, "of --rope-scaling");
+  whole("--rope-original-context", o.rope_original, "of --rope-scaling: tokens before stretching");
+  auto* const tied = app.add_flag("--tied", o.tied, "no output matrix of its own")->group(group);
+  app.add_flag("--untied", o.untied, "an output matrix beside the embedding")
+      ->group(group)
+      ->excludes(tied);
+}
+
+void add_options(CLI::App& app, options& o) {
+  app.add_option("out", o.out, "file to write; it is replaced if it exists");
+  app.add_option("--preset", o.preset, "a published model's numbers, see --list")
+      ->check(common::not_empty);
+  app.add_option("--type", o.type, "weight format of the matrices")->capture_default_str();
+  app.add_option("--seed", o.seed, "of the random weights")->capture_default_str();
+  app.add_option("-t,--threads", o.threads, "threads (0: as many as the machine runs at once)");
+  app.add_option("--name", o.name, "what the file says as the model's name")
+      ->check(common::not_empty);
+  app.add_flag("--header-only", o.header_only,
+               "leave tensor data out: enough for nibble-inspect, not for a model");
+  app.add_flag("--no-vocabulary", o.no_vocabulary, "token ids only, no text");
+  app.add_flag("--list", o.list, "list the presets and end");
+  add_numbers(app, o);
+}
+
+synth::model_numbers numbers_of(const options& o) {
+  synth::model_numbers n;
+  if (!o.preset.empty()) n = synth::find_preset(o.preset);
+  if (!o.arch.empty()) n.arch = o.arch;
+  const auto replace = [](auto& value, auto given) {
+    if (given != decltype(given){}) value = given;
+  };
+  const synth::model_numbers& g = o.given;
+  replace(n.n_layer, g.n_layer);
+  replace(n.n_embd, g.n_embd);
+  replace(n.n_ff, g.n_ff);
+  replace(n.n_head, g.n_head);
+  replace(n.n_head_kv, g.n_head_kv);
+  replace(n.head_length, g.head_length);
+  replace(n.n_vocab, g.n_vocab);
+  replace(n.n_context, g.n_context);
+  replace(n.window, g.window);
+  replace(n.n_expert, g.n_expert);
+  replace(n.n_expert_used, g.n_expert_used);
+  replace(n.n_ff_expert, g.n_ff_expert);
+  replace(n.epsilon, g.epsilon);
+  replace(n.rope_base, g.rope_base);
+  if (!o.rope_kind.empty()) n.rope = {rope_kinds.at(o.rope_kind)};
+  replace(n.rope.factor, o.rope_factor);
+  replace(n.rope.original_context, o.rope_original);
+  if (o.tied || o.untied) n.tied = o.tied;
+  if (!o.name.empty()) n.name = o.name;
+  synth::complete(n);
+  return n;
+}
+
+nibble::format_id format_of(const nibble::tensor_need& need, const std::string& type) {
+  const auto wanted = nibble::find_format(type);
+  if (!wanted) {
+    throw nibble::error(nibble::errc::invalid_argument,
+                        nibble::concat("there is no weight format '", gguf::printable(type),
+                                       "'; there are ", nibble::format_names(), "."));
+  }
+  if (need.as_float) return nibble::id_of<nibble::formats::f32>;
+  return *wanted;
+}
+
+// Outputs of a matrix are about 1 if its inputs are. Logits are spread more, as those of trained
+// models are.
+synth::random_tensor random_of(const nibble::tensor_need& need, const nibble::hparams& hp,
+                               nibble::format_id format) {
+  synth::random_tensor t{.name = need.name, .format = format, .shape = need.shape};
+  constexpr float logit_spread = 3;
+  const float by_width = 1 / std::sqrt(static_cast<float>(need.shape.columns()));
+  if (!need.as_float) {
+    const bool head = need.name == "output.weight" ||
+                      (need.name == "token_embd.weight" && hp.embedding_scale == 1);
+    t.spread = head ? logit_spread * by_width : by_width;
+  } else if (need.name.ends_with(".bias") || need.name.ends_with("sinks.weight")) {
+    t.spread = 0.02f;
+  } else {
+    t.mean = 1;
+    t.spread = 0.1f;
+  }
+  return t;
+}
+
+struct totals {
+  std::uint64_t tensors = 0, parameters = 0, bytes = 0;
+};
+
+// Adds all tensors that the architecture declares for the metadata that `out` has.
+totals add_tensors(gguf::writer& out, const synth::model_numbers& numbers, const options& o,
+                   const synth::random_options& random) {
+  const auto header = out.to_bytes();
+  const gguf::file metadata(header, o.out);
+  const nibble::arch_spec& arch = nibble::find_arch(numbers.arch);
+  const nibble::hparams hp = nibble::read_hparams(metadata, arch);
+  totals sum;
+  const auto count = [&](const nibble::shape& shape, nibble::format_id format) {
+    ++sum.tensors;
+    sum.parameters += shape.elements();
+    sum.bytes += nibble::row_bytes(format, shape.columns()) * shape.rows();
+  };
+  for (const nibble::tensor_need& need : nibble::declare_tensors(arch, hp)) {
+    if (need.present == nibble::presence::optional &&
+        !synth::has_optional_tensor(numbers, need.name)) {
+      continue;
+    }
+    const nibble::format_id format = format_of(need, o.type);
+    const auto tensor = random_of(need, hp, format);
+    out.add_tensor(tensor.name, format, tensor.shape, synth::random_source(tensor, random));
+    count(tensor.shape, format);
+  }
+  if (auto factors = synth::rope_factors(numbers, hp.n_rot); !factors.empty()) {
+    constexpr auto f32 = nibble::id_of<nibble::formats::f32>;
+    const nibble::shape shape = nibble::rope_factors_shape(hp);
+    out.add_tensor(nibble::rope_factors_name, f32, shape,
+                   [factors = std::move(factors)](const gguf::byte_sink& sink) {
+                     sink(std::as_bytes(std::span(factors)));
+                   });
+    count(shape, f32);
+  }
+  return sum;
+}
+
+// Shows on a terminal how much is written, and ends the work after an interrupt.
+class watcher {
+ public:
+  watcher() {
+    struct sigaction action {};
+    action.sa_handler = [](int) { interrupted = 1; };
+    action.sa_flags = SA_RESETHAND;  // a second one ends the program
+    for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &action, nullptr);
+  }
+  watcher(const watcher&) = delete;
+  watcher& operator=(const watcher&) = delete;
+  ~watcher() {
+    if (shown_) std::fputs("\r\033[K", stderr);
+  }
+
+  void expect(std::uint64_t bytes) { total_ = bytes; }
+  void add(std::uint64_t bytes) {
+    check();
+    done_ += bytes;
+    if (shown_ && total_ > 0) {
+      std::fprintf(stderr, "\rwriting %3.0f %%",
+                   100 * static_cast<double>(done_) / static_cast<double>(total_));
+    }
+  }
+
+  static void check() {
+    if (!interrupted) return;
+    throw nibble::error(nibble::errc::cancelled, "interrupted; nothing was written.");
+  }
+
+ private:
+  bool shown_ = isatty(STDERR_FILENO) != 0;
+  std::uint64_t total_ = 0, done_ = 0;
+};
+
+void list_presets() {
+  std::cout << std::left << std::setw(18) << "preset" << std::setw(10) << "arch" << std::right
+            << std::setw(7) << "layers" << std::setw(8) << "width" << std::setw(8) << "ff"
+            << std::setw(7) << "heads" << std::setw(5) << "kv" << std::setw(9) << "experts"
+            << std::setw(9) << "vocab" << '\n';
+  for (const synth::model_numbers& row : synth::presets()) {
+    std::cout << std::left << std::setw(18) << row.name << std::setw(10) << row.arch << std::right
+              << std::setw(7) << row.n_layer << std::setw(8) << row.n_embd << std::setw(8)
+              << (row.n_expert > 0 ? row.n_ff_expert : row.n_ff) << std::setw(7) << row.n_head
+              << std::setw(5) << row.n_head_kv << std::setw(9) << row.n_expert << std::setw(9)
+              << row.n_vocab << '\n';
+  }
+}
+
+void make(const options& o) {
+  const synth::model_numbers numbers = numbers_of(o);
+  watcher watch;
+  gguf::writer out;
+  synth::write_numbers(out, numbers);
+  if (!o.no_vocabulary) {
+    synth::write_vocabulary(out, synth::vocabulary_of(numbers.arch), numbers.n_vocab);
+  }
+  const unsigned threads =
+      o.threads > 0 ? o.threads : std::max(1u, std::thread::hardware_concurrency());
+  const totals sum = add_tensors(
+      out, numbers, o,
+      {.seed = o.seed, .threads = threads, .written = [&](std::uint64_t n) { watch.add(n); }});
+  watch.expect(sum.bytes);
+  watcher::check();
+  const auto start = std::chrono::steady_clock::now();
+  out.write(o.out, {.header_only = o.header_only});
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  std::cout << o.out << ": " << numbers.name << " (" << numbers.arch << "), " << sum.tensors
+            << " tensors, " << std::fixed << std::setprecision(3)
+            << static_cast<double>(sum.parameters) / 1e9 << " billion parameters, " << o.type
+            << '\n';
+  if (o.header_only) {
+    std::cout << "header only: " << nibble::to_text(sum.bytes) << " of tensor data left out\n";
+  } else {
+    std::cout << nibble::to_text(sum.bytes) << " in " << seconds
+              << " s, until the disk had them: " << static_cast<double>(sum.bytes) / seconds / 1e9
+              << " GB/s\n";
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{
+      "Writes a GGUF file with random weights: of a published shape (--preset), or of any\n"
+      "(--arch and numbers)."};
+  options o;
+  add_options(app, o);
+  app.final_callback([&] {
+    if (!o.list && o.out.empty()) throw CLI::RequiredError("out");
+  });
+  CLI11_PARSE(app, argc, argv);
+  return common::run([&] { o.list ? list_presets() : make(o); });
+}

@@ -1,0 +1,264 @@
+// What nibble-synth writes: weights of every format, vocabularies of every family, models of every
+// architecture that run; and what it refuses.
+
+#include <cmath>
+#include <csignal>
+#include <map>
+#include <nibble/formats/decode.hpp>
+#include <nibble/nibble.hpp>
+#include <thread>
+
+#include "run_model.hpp"
+#include "synth_file.hpp"
+
+namespace {
+
+using strings = std::vector<std::string>;
+
+strings operator+(strings a, const strings& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+// One layer and an embedding of more than one MiB in every format.
+const strings small = {"--arch",        "qwen3", "--n-layer",      "1",   "--n-embd",  "256",
+                       "--n-head",      "4",     "--n-ff",         "256", "--n-vocab", "24000",
+                       "--head-length", "64",    "--no-vocabulary"};
+
+struct moments {
+  double mean, spread;
+};
+
+moments moments_of(const nibble::gguf::file& file, const std::string& name) {
+  const auto* tensor = file.find_tensor(name);
+  REQUIRE(tensor);
+  const std::uint64_t columns = tensor->view.shape.columns(), rows = tensor->view.shape.rows();
+  std::vector<float> row(columns);
+  double sum = 0, squares = 0;
+  for (std::uint64_t r = 0; r < rows; ++r) {
+    nibble::decode_row(tensor->view.format, tensor->view.data + tensor->bytes / rows * r, columns,
+                       row.data());
+    for (const float x : row) {
+      sum += x;
+      squares += static_cast<double>(x) * x;
+    }
+  }
+  const double n = static_cast<double>(columns * rows), mean = sum / n;
+  return {mean, std::sqrt(squares / n - mean * mean)};
+}
+
+// The most that any block occurs in the tensor.
+std::size_t most_equal_blocks(const nibble::gguf::file& file, const std::string& name) {
+  const auto& tensor = *file.find_tensor(name);
+  const std::size_t size = nibble::find_format_info(tensor.view.format)->block_bytes;
+  std::map<std::string, std::size_t> count;
+  std::size_t most = 0;
+  const auto* bytes = reinterpret_cast<const char*>(tensor.view.data);
+  for (std::size_t at = 0; at < tensor.bytes; at += size) {
+    most = std::max(most, ++count[std::string(bytes + at, size)]);
+  }
+  return most;
+}
+
+std::string contents(const strings& arguments) {
+  return test::read_file(test::synth_file(arguments).path());
+}
+
+}  // namespace
+
+TEST_CASE("synth: weights of every format are balanced and have the wanted spread") {
+  for (const nibble::format_info& format : nibble::format_infos) {
+    INFO(format.name);
+    const test::synth_file made(small + strings{"--type", std::string(format.name)});
+    const auto file = made.open();
+    REQUIRE(file.find_tensor("token_embd.weight")->view.format == format.id);
+    const double wanted = 3 / std::sqrt(256.0);
+    const moments found = moments_of(file, "token_embd.weight");
+    CHECK(found.spread > 0.97 * wanted);
+    CHECK(found.spread < 1.03 * wanted);
+    CHECK(std::fabs(found.mean) < 0.01 * wanted);
+    CHECK(moments_of(file, "blk.0.ffn_down.weight").spread > 0.95 / 16);
+    CHECK(moments_of(file, "blk.0.ffn_down.weight").spread < 1.05 / 16);
+    // 256 values of f32 and the like are drawn from 4096
+    if (format.block_size > 1) CHECK(most_equal_blocks(file, "token_embd.weight") == 1);
+    const moments norm = moments_of(file, "blk.0.attn_norm.weight");
+    CHECK(norm.mean > 0.9);
+    CHECK(norm.mean < 1.1);
+    CHECK(norm.spread < 0.2);
+  }
+}
+
+TEST_CASE("synth: a file depends on its seed, not on the threads") {
+  for (const std::string type : {"q4_k", "f16"}) {
+    const strings base = small + strings{"--type", type};
+    const std::string one = contents(base + strings{"--threads", "1"});
+    CHECK((contents(base + strings{"--threads", "5"}) == one));
+    CHECK((contents(base + strings{"--seed", "0"}) == one));
+    const std::string other = contents(base + strings{"--seed", "1"});
+    CHECK(other.size() == one.size());
+    CHECK((other != one));
+  }
+}
+
+TEST_CASE("synth: small models of every architecture load and generate") {
+  const strings common = {"--n-layer",   "2", "--n-embd",  "256",  "--n-head",  "4",
+                          "--n-head-kv", "2", "--n-vocab", "1200", "--context", "256"};
+  const strings dense = {"--n-ff", "512"}, window = {"--sliding-window", "32"};
+  const strings experts = {"--n-expert", "4", "--n-expert-used", "2", "--n-ff-expert", "256"};
+  const struct {
+    std::string arch, type;
+    strings more;
+  } cases[] = {
+      {"llama", "q4_k", dense},
+      {"llama", "q4_0",
+       experts + strings{"--rope-scaling", "llama3", "--rope-factor", "8",
+                         "--rope-original-context", "64"}},
+      {"mistral3", "q5_k", dense},
+      {"qwen2", "iq4_xs", dense + strings{"--untied"}},
+      {"qwen3", "q8_0", dense + strings{"--head-length", "128", "--tied"}},
+      {"qwen3moe", "q6_k", experts},
+      {"gemma3", "q4_1", dense + window + strings{"--n-layer", "6"}},
+      {"gpt-oss", "mxfp4",
+       experts + window +
+           strings{"--rope-scaling", "yarn", "--rope-factor", "4", "--rope-original-context",
+                   "64"}},
+      {"bitnet", "tq2_0", dense},
+  };
+  for (const auto& c : cases) {
+    INFO(c.arch << ' ' << c.type);
+    // an option that is given twice is refused: those of the case come first
+    strings arguments = {"--arch", c.arch, "--type", c.type};
+    arguments = arguments + c.more;
+    for (std::size_t i = 0; i < common.size(); i += 2) {
+      if (std::find(c.more.begin(), c.more.end(), common[i]) == c.more.end()) {
+        arguments = arguments + strings{common[i], common[i + 1]};
+      }
+    }
+    const test::synth_file made(arguments);
+    nibble::model_options options;
+    options.plan.all_logits = true;
+    const nibble::model model(made.open(), options);
+    std::vector<nibble::token> tokens;
+    for (nibble::token i = 0; i < 40; ++i) tokens.push_back((i * 37) % 1200);
+    const auto logits = test::all_logits(model, tokens);
+    double squares = 0;
+    for (const float x : logits) {
+      REQUIRE(std::isfinite(x));
+      squares += static_cast<double>(x) * x;
+    }
+    const double spread = std::sqrt(squares / static_cast<double>(logits.size()));
+    CHECK(spread > 0.5);
+    CHECK(spread < 10);
+    nibble::session session(model, {.temperature = 1, .seed = 1});
+    const nibble::chat_message question[] = {{"user", "Who are you?"}};
+    std::string answer;
+    for (const std::string_view piece : session.reply(question, {.max_tokens = 8})) answer += piece;
+    CHECK(answer != "");
+  }
+}
+
+TEST_CASE("synth: vocabularies encode any text and give it back, in tokens of a sensible length") {
+  const struct {
+    std::string preset, eos;
+    std::int32_t size, bos, eos_id;
+    std::string markup;
+    std::int32_t markup_id;
+    std::string family;
+  } cases[] = {
+      {"llama-3.2-1b", "<|eot_id|>", 128256, 128000, 128009, "<|end_header_id|>", 128007,
+       "llama-3"},
+      {"qwen2.5-0.5b", "<|im_end|>", 151936, 151643, 151645, "<|im_start|>", 151644, "chatml"},
+      {"gpt-oss-20b", "<|return|>", 201088, 199998, 200002, "<|start|>", 200006, "harmony"},
+      {"gemma3-12b", "<eos>", 262208, 2, 1, "<start_of_turn>", 105, "gemma"},
+  };
+  const std::string english =
+      "The government of a country is the people who decide how it works. In many countries these "
+      "people are elected, and they answer to the citizens. Language models read text and predict "
+      "what follows; they were trained on large collections of documents, e.g. books, websites and "
+      "source code.";
+  const std::string texts[] = {
+      english,
+      "",
+      " two  spaces,\t\ttabs\n\n\nlines\r\n",
+      "if (x >= 1234567) { return f(x)->y[0] + 3.14159; } // 100 %",
+      "na\xc3\xafve caf\xc3\xa9, \xd0\x9f\xd1\x80\xd0\xb8\xd0\xb2\xd0\xb5\xd1\x82, "
+      "\xe4\xbd\xa0\xe5\xa5\xbd\xe4\xb8\x96\xe7\x95\x8c, \xf0\x9f\x98\x80\xf0\x9f\x87\xa9",
+      "<|im_start|> is only text here",
+  };
+  for (const auto& c : cases) {
+    INFO(c.preset);
+    const test::synth_file made({"--preset", c.preset, "--header-only"});
+    const nibble::tokenizer tokens(made.header());
+    CHECK(tokens.size() == c.size);
+    CHECK(tokens.bos() == c.bos);
+    CHECK(tokens.eos() == c.eos_id);
+    CHECK(tokens.find(c.eos) == c.eos_id);
+    CHECK(tokens.find(c.markup) == c.markup_id);
+    CHECK(tokens.is_end_of_generation(c.eos_id));
+    for (const std::string& text : texts) {
+      INFO(text);
+      const auto ids = tokens.encode(text, {.add_special = false});
+      CHECK(tokens.decode(ids) == text);
+    }
+    const auto ids = tokens.encode(english, {.add_special = false});
+    const double length = static_cast<double>(english.size()) / static_cast<double>(ids.size());
+    CHECK(length > 3);
+    CHECK(length < 5);
+    const nibble::chat_template chat(tokens.chat_template());
+    CHECK(chat.family() == c.family);
+    const nibble::chat_message question[] = {{"user", "Hello"}};
+    const auto prompt = chat.encode(tokens, question);
+    CHECK(std::find(prompt.begin(), prompt.end(), c.markup_id) != prompt.end());
+    CHECK(tokens.decode(prompt, {.special = true}).find("Hello") != std::string::npos);
+  }
+}
+
+TEST_CASE("synth: options that make no model are refused by name") {
+  const test::temporary_folder folder;
+  const std::string out = (folder / "x.gguf").string();
+  const struct {
+    strings arguments;
+    std::initializer_list<std::string_view> says;
+  } cases[] = {
+      {{out}, {"--preset", "--arch"}},
+      {{"--arch", "mamba", out}, {"'mamba'", "llama", "gpt-oss"}},
+      {{"--arch", "llama", out}, {"--n-layer", "--n-embd", "--n-head", "--n-ff"}},
+      {{"--arch", "qwen3moe", "--n-layer", "1", "--n-embd", "64", "--n-head", "2", out},
+       {"--n-expert", "--n-ff-expert", "--n-expert-used"}},
+      {{"--preset", "qwen3-4b", "--type", "q9", out}, {"'q9'", "q4_0"}},
+      {{"--preset", "qwen3-4b", "--n-head", "7", out}, {"7 heads", "multiple"}},
+      {{"--preset", "qwen3-4b", "--n-vocab", "100", out}, {"at least", "100 were asked for"}},
+      {{"--preset", "qwen3-4b", "--n-layer", "0", out}, {"--n-layer"}},
+      {{"--preset", "qwen3-4b", "--rope-scaling", "more", out}, {"--rope-scaling", "yarn"}},
+      {{"--preset", "qwen3-4b", "--rope-scaling", "yarn", out}, {"--rope-original-context"}},
+      {{"--preset", "qwen3-4b", "--tied", "--untied", out}, {"--tied"}},
+      {{"--preset", "qwen3-4b"}, {"out"}},
+      {{"--preset", "qwen3-4b", "--header-only", (folder / "none" / "x.gguf").string()},
+       {"x.gguf", "cannot be created"}},
+  };
+  for (const auto& c : cases) {
+    INFO(c.arguments.front() << ' ' << c.arguments[1 % c.arguments.size()]);
+    test::check_refused(test::run("synth", c.arguments), c.says);
+  }
+  CHECK(std::filesystem::is_empty(folder.path()));
+}
+
+TEST_CASE("synth: an interrupt leaves no file behind") {
+  const test::temporary_folder folder, input;
+  const auto nothing = test::write_file(input / "in", "");
+  for (const int signal : {SIGINT, SIGTERM}) {
+    test::process running("synth",
+                          {"--preset", "llama-3.1-405b", "--no-vocabulary", "--type", "q8_0",
+                           (folder / "x.gguf").string()},
+                          nothing.string());
+    // until it writes
+    for (int i = 0; std::filesystem::is_empty(folder.path()) && i < 2000; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    running.send(signal);
+    const auto found = running.wait();
+    INFO(found.err);
+    CHECK(found.status != 0);
+    CHECK(std::filesystem::is_empty(folder.path()));
+  }
+}
