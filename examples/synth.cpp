@@ -3,7 +3,6 @@
 
 #include <chrono>
 #include <cmath>
-#include <csignal>
 #include <iomanip>
 #include <nibble/base/bytes.hpp>
 #include <nibble/formats/list.hpp>
@@ -19,8 +18,6 @@
 namespace gguf = nibble::gguf;
 
 namespace {
-
-volatile std::sig_atomic_t interrupted = 0;
 
 struct options {
   std::string out, preset, type = "q4_0", arch, rope_kind, name;
@@ -195,15 +192,10 @@ totals add_tensors(gguf::writer& out, const synth::model_numbers& numbers, const
   return sum;
 }
 
-// Shows on a terminal how much is written, and ends the work after an interrupt.
+// Shows on a terminal how much is written, and ends the work after a signal.
 class watcher {
  public:
-  watcher() {
-    struct sigaction action {};
-    action.sa_handler = [](int) { interrupted = 1; };
-    action.sa_flags = SA_RESETHAND;  // a second one ends the program
-    for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &action, nullptr);
-  }
+  watcher() = default;
   watcher(const watcher&) = delete;
   watcher& operator=(const watcher&) = delete;
   ~watcher() {
@@ -220,12 +212,14 @@ class watcher {
     }
   }
 
-  static void check() {
-    if (!interrupted) return;
+  void check() {
+    stop_.poll();
+    if (!stop_.token().stop_requested()) return;
     throw nibble::error(nibble::errc::cancelled, "interrupted; nothing was written.");
   }
 
  private:
+  common::graceful_stop stop_;
   bool shown_ = isatty(STDERR_FILENO) != 0;
   std::uint64_t total_ = 0, done_ = 0;
 };
@@ -258,7 +252,7 @@ void make(const options& o) {
       out, numbers, o,
       {.seed = o.seed, .threads = threads, .written = [&](std::uint64_t n) { watch.add(n); }});
   watch.expect(sum.bytes);
-  watcher::check();
+  watch.check();
   const auto start = std::chrono::steady_clock::now();
   out.write(o.out, {.header_only = o.header_only});
   const double seconds =
@@ -287,6 +281,6 @@ int main(int argc, char** argv) {
   app.final_callback([&] {
     if (!o.list && o.out.empty()) throw CLI::RequiredError("out");
   });
-  CLI11_PARSE(app, argc, argv);
+  if (const auto status = common::parse(app, argc, argv)) return *status;
   return common::run([&] { o.list ? list_presets() : make(o); });
 }
