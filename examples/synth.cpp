@@ -8,6 +8,7 @@
 #include <nibble/formats/list.hpp>
 #include <nibble/gguf/writer.hpp>
 #include <nibble/model/arch.hpp>
+#include <nibble/quantise/mix.hpp>
 #include <thread>
 
 #include "common.hpp"
@@ -19,12 +20,15 @@ namespace gguf = nibble::gguf;
 
 namespace {
 
+constexpr auto f32 = nibble::id_of<nibble::formats::f32>;
+
 struct options {
   std::string out, preset, type = "q4_0", arch, rope_kind, name;
   synth::model_numbers given;  // by options of their own
   double rope_factor = 0;
   std::int32_t rope_original = 0;
   bool tied = false, untied = false;
+  bool pure = false;  // one format for all matrices
   bool header_only = false, no_vocabulary = false, list = false;
   std::uint64_t seed = 0;
   unsigned threads = 0;
@@ -79,7 +83,12 @@ void add_options(CLI::App& app, options& o) {
   app.add_option("out", o.out, "file to write; it is replaced if it exists");
   app.add_option("--preset", o.preset, "a published model's numbers, see --list")
       ->check(common::not_empty);
-  app.add_option("--type", o.type, "weight format of the matrices")->capture_default_str();
+  app.add_option(
+         "--type", o.type,
+         "weight format or mix of formats, as nibble-quantize knows them: q8_0, q4_k_m, ...")
+      ->capture_default_str();
+  app.add_flag("--pure", o.pure,
+               "every matrix in the format of --type, without a mix's exceptions");
   app.add_option("--seed", o.seed, "of the random weights")->capture_default_str();
   app.add_option("-t,--threads", o.threads, "threads (0: as many as the machine runs at once)");
   app.add_option("--name", o.name, "what the file says as the model's name")
@@ -122,15 +131,33 @@ synth::model_numbers numbers_of(const options& o) {
   return n;
 }
 
-nibble::format_id format_of(const nibble::tensor_need& need, const std::string& type) {
-  const auto wanted = nibble::find_format(type);
-  if (!wanted) {
-    throw nibble::error(nibble::errc::invalid_argument,
-                        nibble::concat("there is no weight format '", gguf::printable(type),
-                                       "'; there are ", nibble::format_names(), "."));
+// The tensors that the model will have, each with the format that the type gives it.
+std::vector<std::pair<nibble::tensor_need, nibble::format_id>> choose_tensors(
+    const gguf::file& metadata, const synth::model_numbers& numbers, const nibble::arch_spec& arch,
+    const nibble::hparams& hp, const options& o) {
+  std::vector<std::pair<nibble::tensor_need, nibble::format_id>> out;
+  std::vector<nibble::mix_tensor> tensors;
+  for (nibble::tensor_need& need : nibble::declare_tensors(arch, hp)) {
+    if (need.present == nibble::presence::optional &&
+        !synth::has_optional_tensor(numbers, need.name)) {
+      continue;
+    }
+    out.emplace_back(std::move(need), f32);
   }
-  if (need.as_float) return nibble::id_of<nibble::formats::f32>;
-  return *wanted;
+  for (const auto& [need, format] : out) tensors.push_back({need.name, need.shape});
+  const auto choices = nibble::choose_formats(nibble::read_mix_model(metadata), tensors,
+                                              {.type = o.type, .pure = o.pure});
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    auto& [need, format] = out[i];
+    if (need.as_float || !choices[i].to) continue;
+    format = *choices[i].to;
+    if (choices[i].instead_of) {
+      std::cerr << nibble::concat(need.name, ": rows of ", need.shape.columns(), " cannot be ",
+                                  nibble::format_name(*choices[i].instead_of), "; they are ",
+                                  nibble::format_name(format), ".\n");
+    }
+  }
+  return out;
 }
 
 // Outputs of a matrix are about 1 if its inputs are. Logits are spread more, as those of trained
@@ -170,18 +197,12 @@ totals add_tensors(gguf::writer& out, const synth::model_numbers& numbers, const
     sum.parameters += shape.elements();
     sum.bytes += nibble::row_bytes(format, shape.columns()) * shape.rows();
   };
-  for (const nibble::tensor_need& need : nibble::declare_tensors(arch, hp)) {
-    if (need.present == nibble::presence::optional &&
-        !synth::has_optional_tensor(numbers, need.name)) {
-      continue;
-    }
-    const nibble::format_id format = format_of(need, o.type);
+  for (const auto& [need, format] : choose_tensors(metadata, numbers, arch, hp, o)) {
     const auto tensor = random_of(need, hp, format);
     out.add_tensor(tensor.name, format, tensor.shape, synth::random_source(tensor, random));
     count(tensor.shape, format);
   }
   if (auto factors = synth::rope_factors(numbers, hp.n_rot); !factors.empty()) {
-    constexpr auto f32 = nibble::id_of<nibble::formats::f32>;
     const nibble::shape shape = nibble::rope_factors_shape(hp);
     out.add_tensor(nibble::rope_factors_name, f32, shape,
                    [factors = std::move(factors)](const gguf::byte_sink& sink) {
@@ -251,6 +272,8 @@ void make(const options& o) {
   const totals sum = add_tensors(
       out, numbers, o,
       {.seed = o.seed, .threads = threads, .written = [&](std::uint64_t n) { watch.add(n); }});
+  out.set("general.file_type", nibble::find_type_mix(o.type)->file_type);
+  out.set("general.quantization_version", std::uint32_t{2});
   watch.expect(sum.bytes);
   watch.check();
   const auto start = std::chrono::steady_clock::now();
