@@ -147,15 +147,18 @@ std::vector<std::pair<nibble::tensor_need, nibble::format_id>> choose_tensors(
   for (const auto& [need, format] : out) tensors.push_back({need.name, need.shape});
   const auto choices = nibble::choose_formats(nibble::read_mix_model(metadata), tensors,
                                               {.type = o.type, .pure = o.pure});
+  std::map<std::pair<std::string, std::string>, int> replaced;
   for (std::size_t i = 0; i < out.size(); ++i) {
     auto& [need, format] = out[i];
     if (need.as_float || !choices[i].to) continue;
     format = *choices[i].to;
-    if (choices[i].instead_of) {
-      std::cerr << nibble::concat(need.name, ": rows of ", need.shape.columns(), " cannot be ",
-                                  nibble::format_name(*choices[i].instead_of), "; they are ",
-                                  nibble::format_name(format), ".\n");
+    if (const auto wanted = choices[i].instead_of) {
+      ++replaced[{nibble::format_name(*wanted), nibble::format_name(format)}];
     }
+  }
+  for (const auto& [formats, count] : replaced) {
+    std::cerr << nibble::concat(count, " tensors are ", formats.second, " instead of ",
+                                formats.first, ", which their rows are no whole blocks of.\n");
   }
   return out;
 }

@@ -69,7 +69,7 @@ std::string contents(const strings& arguments) {
 TEST_CASE("synth: weights of every format are balanced and have the wanted spread") {
   for (const nibble::format_info& format : nibble::format_infos) {
     INFO(format.name);
-    const test::synth_file made(small + strings{"--type", std::string(format.name)});
+    const test::synth_file made(small + strings{"--pure", "--type", std::string(format.name)});
     const auto file = made.open();
     REQUIRE(file.find_tensor("token_embd.weight")->view.format == format.id);
     const double wanted = 3 / std::sqrt(256.0);
@@ -86,6 +86,37 @@ TEST_CASE("synth: weights of every format are balanced and have the wanted sprea
     CHECK(norm.mean < 1.1);
     CHECK(norm.spread < 0.2);
   }
+}
+
+// llama.cpp's files of these types have the same formats.
+TEST_CASE("synth: mixes give tensors the formats that quantised files have") {
+  const auto name_of = [](const nibble::gguf::file& file, const std::string& tensor) {
+    const auto* found = file.find_tensor(tensor);
+    REQUIRE(found);
+    return nibble::format_name(found->view.format);
+  };
+  const test::synth_file llama(
+      {"--preset", "llama-3.2-1b", "--type", "q4_k_m", "--header-only", "--no-vocabulary"});
+  const auto file = llama.header();
+  CHECK(name_of(file, "token_embd.weight") == "q6_k");  // the output matrix, too
+  CHECK(name_of(file, "blk.0.attn_q.weight") == "q4_k");
+  CHECK(name_of(file, "blk.0.attn_v.weight") == "q6_k");
+  CHECK(name_of(file, "blk.2.attn_v.weight") == "q4_k");
+  CHECK(name_of(file, "blk.15.ffn_down.weight") == "q6_k");
+  CHECK(name_of(file, "blk.0.attn_norm.weight") == "f32");
+  CHECK(name_of(file, "rope_freqs.weight") == "f32");
+  CHECK(file.require<std::uint32_t>("general.file_type") == 15);
+
+  // 2880 is no multiple of 256
+  const test::temporary_folder folder;
+  const auto made = test::run("synth", {"--preset", "gpt-oss-20b", "--type", "q4_k", "--pure",
+                                        "--header-only", (folder / "x.gguf").string()});
+  REQUIRE(made.status == 0);
+  CHECK(test::contains(made.err, "instead of q4_k"));
+  const nibble::gguf::file oss(folder / "x.gguf", {.header_only = true});
+  CHECK(name_of(oss, "blk.0.ffn_down_exps.weight") == "q5_0");
+  CHECK(name_of(oss, "blk.0.attn_output.weight") == "q4_k");
+  CHECK(name_of(oss, "blk.0.ffn_gate_inp.weight") == "f32");
 }
 
 TEST_CASE("synth: a file depends on its seed, not on the threads") {
