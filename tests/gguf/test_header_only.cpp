@@ -64,7 +64,7 @@ TEST_CASE("the writer leaves data out, and such a file opens on purpose only") {
   CHECK(test::says(error->what(), "opened for its header only"));
 }
 
-TEST_CASE("a whole file opens for its header as well; part of the data is damage") {
+TEST_CASE("a whole file opens for its header as well, but part of the data is damage") {
   const blob whole = two_tensors().to_bytes();
   const nibble::gguf::file with_data(whole, "memory");
   CHECK(with_data.has_data());
