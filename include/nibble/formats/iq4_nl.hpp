@@ -2,6 +2,8 @@
 #pragma once
 
 #include <nibble/formats/concepts.hpp>
+#include <nibble/formats/fit/pack.hpp>
+#include <nibble/formats/fit/scale.hpp>
 #include <nibble/formats/nibbles.hpp>
 
 namespace nibble::inline NIBBLE_ABI::formats {
@@ -34,6 +36,18 @@ struct iq4_nl {
   }
 
   NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), 0.0f}; }
+
+  static constexpr auto ascending = ascending_entries<16>(table);
+  static constexpr auto positions = table_positions(table);
+
+  // Trial scales: the greatest magnitude becomes 100 to 136.
+  static void encode(const float* x, const float* importance, block& b) {
+    std::uint8_t c[32];
+    constexpr trials scales{100.0f, 4.0f, 10, true};
+    b.d = fit_scale<32>(x, importance, table_codes<iq4_nl>{}, scales, -128, c);
+    look_up_positions<32>(positions, c);
+    pack_nibbles<16>(c, b.qs);
+  }
 };
 
 static_assert(table_format<iq4_nl>);

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <nibble/formats/concepts.hpp>
+#include <nibble/formats/fit/pack.hpp>
+#include <nibble/formats/fit/scale_groups.hpp>
 #include <nibble/formats/iq4_nl.hpp>
 #include <nibble/formats/nibbles.hpp>
 
@@ -38,6 +40,23 @@ struct iq4_xs {
     const int low = (b.scales_l[group >> 1] >> (4 * (group & 1))) & 0xf;
     const int high = (b.scales_h >> (2 * group)) & 3;
     return {to_float(b.d) * static_cast<float>((low | high << 4) - 32), 0.0f};
+  }
+
+  static void encode(const float* x, const float* importance, block& b) {
+    constexpr scale_search how{{100.0f, 4.0f, 10, true}, {29.0f, 0.5f, 8, true}, {-32, 31}, 2};
+    auto fit = fit_group_scales<8, 32>(x, importance, table_codes<iq4_nl>{}, how, -128);
+    look_up_positions<256>(iq4_nl::positions, fit.codes);
+    int low[8], high = 0;
+    for (int g = 0; g < 8; ++g) {
+      pack_nibbles<16>(fit.codes + 32 * g, b.qs + 16 * g);
+      low[g] = (fit.level[g] + 32) & 0xf;
+      high |= (fit.level[g] + 32) >> 4 << (2 * g);
+    }
+    for (int i = 0; i < 4; ++i) {
+      b.scales_l[i] = static_cast<std::uint8_t>(low[2 * i] | low[2 * i + 1] << 4);
+    }
+    b.scales_h = static_cast<std::uint16_t>(high);
+    b.d = fit.d;
   }
 };
 

@@ -18,4 +18,14 @@ NIBBLE_HD inline affine k_scale(const std::uint8_t* packed, half d, half m, int 
   return {to_float(d) * static_cast<float>(scale), -(to_float(m) * static_cast<float>(minimum))};
 }
 
+// scales, minima: [8], below 64.
+inline void pack_k_scales(const std::uint8_t* scales, const std::uint8_t* minima,
+                          std::uint8_t* packed) {
+  for (int i = 0; i < 4; ++i) {
+    packed[i] = static_cast<std::uint8_t>(scales[i] | scales[4 + i] >> 4 << 6);
+    packed[4 + i] = static_cast<std::uint8_t>(minima[i] | minima[4 + i] >> 4 << 6);
+    packed[8 + i] = static_cast<std::uint8_t>((scales[4 + i] & 0xf) | (minima[4 + i] & 0xf) << 4);
+  }
+}
+
 }  // namespace nibble::inline NIBBLE_ABI::formats

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <nibble/formats/concepts.hpp>
+#include <nibble/formats/fit/pack.hpp>
+#include <nibble/formats/fit/power_scale.hpp>
 #include <nibble/formats/nibbles.hpp>
 
 namespace nibble::inline NIBBLE_ABI::formats {
@@ -41,6 +43,20 @@ struct mxfp4 {
     const std::uint32_t e = b.e;
     const std::uint32_t bits = e < 2 ? 0x00200000u << e : (e - 1) << 23;
     return {std::bit_cast<float>(bits), 0.0f};
+  }
+
+  static constexpr auto ascending = ascending_entries<15>(table);
+  static constexpr auto positions = table_positions(table);
+
+  // The specification derives the exponent from the greatest magnitude; this tries those around
+  // that, too. Exponents above 252 are not made: with them a value could be infinite.
+  static void encode(const float* x, const float* importance, block& b) {
+    std::uint8_t c[32];
+    constexpr power_trials powers{-6, -1, -128, 124};
+    const int power = fit_power_scale<32>(x, importance, table_codes<mxfp4>{}, powers, -128, c);
+    b.e = static_cast<std::uint8_t>(power + 128);
+    look_up_positions<32>(positions, c);
+    pack_nibbles<16>(c, b.qs);
   }
 };
 

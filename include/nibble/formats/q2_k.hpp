@@ -2,6 +2,8 @@
 #pragma once
 
 #include <nibble/formats/concepts.hpp>
+#include <nibble/formats/fit/offset_groups.hpp>
+#include <nibble/formats/fit/pack.hpp>
 #include <nibble/formats/nibbles.hpp>
 
 namespace nibble::inline NIBBLE_ABI::formats {
@@ -35,6 +37,18 @@ struct q2_k {
     const int packed = b.scales[group];
     return {to_float(b.d) * static_cast<float>(packed & 0xf),
             -(to_float(b.dmin) * static_cast<float>(packed >> 4))};
+  }
+
+  static void encode(const float* x, const float* importance, block& b) {
+    constexpr offset_search how{
+        {2.5f, 0.25f, 6}, {13.0f, 0.25f, 10, false}, {min_code, max_code}, {0, 15}};
+    const auto fit = fit_group_offsets<16, 16>(x, importance, how);
+    for (int g = 0; g < 16; ++g) {
+      b.scales[g] = static_cast<std::uint8_t>(fit.scale[g] | fit.minimum[g] << 4);
+    }
+    pack_pairs(fit.codes, 0, b.qs);
+    b.d = fit.d;
+    b.dmin = fit.dmin;
   }
 };
 

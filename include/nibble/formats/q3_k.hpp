@@ -2,6 +2,8 @@
 #pragma once
 
 #include <nibble/formats/concepts.hpp>
+#include <nibble/formats/fit/pack.hpp>
+#include <nibble/formats/fit/scale_groups.hpp>
 #include <nibble/formats/nibbles.hpp>
 
 namespace nibble::inline NIBBLE_ABI::formats {
@@ -40,6 +42,22 @@ struct q3_k {
     const int low = (b.scales[group & 7] >> (4 * (group >> 3))) & 0xf;
     const int high = (b.scales[8 + (group & 3)] >> (2 * (group >> 2))) & 3;
     return {to_float(b.d) * static_cast<float>((low | high << 4) - 32), 0.0f};
+  }
+
+  static void encode(const float* x, const float* importance, block& b) {
+    constexpr scale_search how{{3.0f, 0.5f, 4, true}, {30.0f, 0.5f, 5, true}, {-32, 31}, 1};
+    constexpr integer_codes all{min_code, max_code};
+    const auto fit = fit_group_scales<16, 16>(x, importance, all, how, min_code);
+    pack_bits(fit.codes, 2, b.hmask);
+    pack_pairs(fit.codes, 0, b.qs);
+    for (auto& byte : b.scales) byte = 0;
+    for (int g = 0; g < 16; ++g) {
+      const int level = fit.level[g] + 32;
+      std::uint8_t &low = b.scales[g & 7], &high = b.scales[8 + (g & 3)];
+      low = static_cast<std::uint8_t>(low | (level & 0xf) << (4 * (g >> 3)));
+      high = static_cast<std::uint8_t>(high | (level >> 4) << (2 * (g >> 2)));
+    }
+    b.d = fit.d;
   }
 };
 

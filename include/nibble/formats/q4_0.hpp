@@ -1,9 +1,9 @@
 // 4 bits a value, one scale for 32 values: d * (q - 8).
 #pragma once
 
-#include <cmath>
-#include <nibble/formats/block_scale.hpp>
 #include <nibble/formats/concepts.hpp>
+#include <nibble/formats/fit/pack.hpp>
+#include <nibble/formats/fit/scale.hpp>
 #include <nibble/formats/nibbles.hpp>
 
 namespace nibble::inline NIBBLE_ABI::formats {
@@ -29,21 +29,13 @@ struct q4_0 {
 
   NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), 0.0f}; }
 
-  // The value of greatest magnitude gets code -8, so that its sign chooses the sign of d and all 16
-  // codes are used. The error is half a step |d| at most, but for values of the other sign beyond
-  // 7.5 steps: all of them get code 7. (Beyond 8 steps lies only what rounding d to 16 bits adds.)
-  static void encode(const float* x, const float*, block& b) {
-    float extreme = 0.0f;
-    for (int i = 0; i < block_size; ++i) {
-      if (std::fabs(x[i]) > std::fabs(extreme)) extreme = x[i];
-    }
-    b.d = covering_scale(std::fabs(extreme), 8);
-    if (extreme > 0.0f) b.d.bits |= 0x8000u;
-    for (int i = 0; i < 16; ++i) {
-      const int low = nearest_code(x[i], to_float(b.d), min_code, max_code) + 8;
-      const int high = nearest_code(x[i + 16], to_float(b.d), min_code, max_code) + 8;
-      b.qs[i] = static_cast<std::uint8_t>(low | high << 4);
-    }
+  // Trial scales: the greatest magnitude becomes a code of 7 to 9.25. Beyond 8 it is cut, which
+  // pays where it stands alone.
+  static void encode(const float* x, const float* importance, block& b) {
+    constexpr integer_codes all{min_code, max_code};
+    std::uint8_t c[32];
+    b.d = fit_scale<32>(x, importance, all, {7.0f, 0.25f, 10, true}, min_code, c);
+    pack_nibbles<16>(c, b.qs);
   }
 };
 

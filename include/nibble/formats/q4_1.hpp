@@ -2,6 +2,8 @@
 #pragma once
 
 #include <nibble/formats/concepts.hpp>
+#include <nibble/formats/fit/offset.hpp>
+#include <nibble/formats/fit/pack.hpp>
 #include <nibble/formats/nibbles.hpp>
 
 namespace nibble::inline NIBBLE_ABI::formats {
@@ -27,6 +29,14 @@ struct q4_1 {
   }
 
   NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), to_float(b.m)}; }
+
+  // Trial scales: from the least to the greatest value it is 13.5 to 15.75 steps.
+  static void encode(const float* x, const float* importance, block& b) {
+    constexpr integer_codes all{min_code, max_code};
+    std::uint8_t c[32];
+    fit_offset<32>(x, importance, all, {13.5f, 0.375f, 7}, b.d, b.m, c);
+    pack_nibbles<16>(c, b.qs);
+  }
 };
 
 static_assert(block_format<q4_1>);

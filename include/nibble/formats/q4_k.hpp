@@ -2,6 +2,8 @@
 #pragma once
 
 #include <nibble/formats/concepts.hpp>
+#include <nibble/formats/fit/offset_groups.hpp>
+#include <nibble/formats/fit/pack.hpp>
 #include <nibble/formats/k_scales.hpp>
 
 namespace nibble::inline NIBBLE_ABI::formats {
@@ -31,6 +33,16 @@ struct q4_k {
 
   NIBBLE_HD static affine scale(const block& b, int group) {
     return k_scale(b.scales, b.d, b.dmin, group);
+  }
+
+  static void encode(const float* x, const float* importance, block& b) {
+    constexpr offset_search how{
+        {13.5f, 0.375f, 7}, {60.0f, 0.5f, 8, false}, {min_code, max_code}, {0, 63}};
+    const auto fit = fit_group_offsets<8, 32>(x, importance, how);
+    b.d = fit.d;
+    b.dmin = fit.dmin;
+    pack_k_scales(fit.scale, fit.minimum, b.scales);
+    for (int h = 0; h < 4; ++h) pack_nibbles<32>(fit.codes + 64 * h, b.qs + 32 * h);
   }
 };
 

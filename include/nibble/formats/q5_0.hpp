@@ -2,6 +2,8 @@
 #pragma once
 
 #include <nibble/formats/concepts.hpp>
+#include <nibble/formats/fit/pack.hpp>
+#include <nibble/formats/fit/scale.hpp>
 #include <nibble/formats/nibbles.hpp>
 
 namespace nibble::inline NIBBLE_ABI::formats {
@@ -27,6 +29,15 @@ struct q5_0 {
   }
 
   NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), 0.0f}; }
+
+  // Trial scales: the greatest magnitude becomes a code of 13 to 16.75.
+  static void encode(const float* x, const float* importance, block& b) {
+    constexpr integer_codes all{min_code, max_code};
+    std::uint8_t c[32];
+    b.d = fit_scale<32>(x, importance, all, {13.0f, 0.25f, 16, true}, min_code, c);
+    pack_nibbles<16>(c, b.qs);
+    pack_fifth_bits(c, b.qh);
+  }
 };
 
 static_assert(block_format<q5_0>);

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <nibble/formats/concepts.hpp>
+#include <nibble/formats/fit/offset.hpp>
+#include <nibble/formats/fit/pack.hpp>
 #include <nibble/formats/nibbles.hpp>
 
 namespace nibble::inline NIBBLE_ABI::formats {
@@ -28,6 +30,15 @@ struct q5_1 {
   }
 
   NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), to_float(b.m)}; }
+
+  // Trial scales: from the least to the greatest value it is 28.5 to 32 steps.
+  static void encode(const float* x, const float* importance, block& b) {
+    constexpr integer_codes all{min_code, max_code};
+    std::uint8_t c[32];
+    fit_offset<32>(x, importance, all, {28.5f, 0.5f, 8}, b.d, b.m, c);
+    pack_nibbles<16>(c, b.qs);
+    pack_fifth_bits(c, b.qh);
+  }
 };
 
 static_assert(block_format<q5_1>);

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <nibble/formats/concepts.hpp>
+#include <nibble/formats/fit/pack.hpp>
+#include <nibble/formats/fit/scale_groups.hpp>
 #include <nibble/formats/nibbles.hpp>
 
 namespace nibble::inline NIBBLE_ABI::formats {
@@ -39,6 +41,16 @@ struct q6_k {
 
   NIBBLE_HD static affine scale(const block& b, int group) {
     return {to_float(b.d) * static_cast<float>(b.scales[group]), 0.0f};
+  }
+
+  static void encode(const float* x, const float* importance, block& b) {
+    constexpr scale_search how{{28.0f, 0.5f, 10, true}, {122.0f, 1.0f, 7, true}, {-128, 127}, 2};
+    constexpr integer_codes all{min_code, max_code};
+    const auto fit = fit_group_scales<16, 16>(x, importance, all, how, min_code);
+    for (int h = 0; h < 2; ++h) pack_nibbles<64>(fit.codes + 128 * h, b.ql + 64 * h);
+    pack_pairs(fit.codes, 4, b.qh);
+    for (int g = 0; g < 16; ++g) b.scales[g] = static_cast<std::int8_t>(fit.level[g]);
+    b.d = fit.d;
   }
 };
 

@@ -1,10 +1,8 @@
 // 8 bits a value, one scale for 32 values: d * q.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <nibble/formats/block_scale.hpp>
 #include <nibble/formats/concepts.hpp>
+#include <nibble/formats/fit/scale.hpp>
 
 namespace nibble::inline NIBBLE_ABI::formats {
 
@@ -29,14 +27,13 @@ struct q8_0 {
 
   NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), 0.0f}; }
 
-  // Uses codes -127..127. The error is half a step d at most.
-  static void encode(const float* x, const float*, block& b) {
-    float greatest = 0.0f;
-    for (int i = 0; i < block_size; ++i) greatest = std::max(greatest, std::fabs(x[i]));
-    b.d = covering_scale(greatest, 127);
-    for (int i = 0; i < block_size; ++i) {
-      b.qs[i] = static_cast<std::int8_t>(nearest_code(x[i], to_float(b.d), -127, 127));
-    }
+  // Trial scales: the greatest magnitude becomes a code of 119.5 to 127. Code -128 is not made, so
+  // that kernels may take the magnitude of a code in a byte.
+  static void encode(const float* x, const float* importance, block& b) {
+    constexpr integer_codes made{-127, 127};
+    std::uint8_t c[32];
+    b.d = fit_scale<32>(x, importance, made, {119.5f, 0.5f, 16, false}, 0, c);
+    for (int i = 0; i < 32; ++i) b.qs[i] = static_cast<std::int8_t>(c[i]);
   }
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nibble/formats/concepts.hpp>
+#include <nibble/formats/fit/ternary.hpp>
 
 namespace nibble::inline NIBBLE_ABI::formats {
 
@@ -46,6 +47,22 @@ struct tq1_0 {
   }
 
   NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), 0.0f}; }
+
+  static void encode(const float* x, const float* importance, block& b) {
+    std::uint8_t c[256];
+    b.d = fit_ternary<256>(x, importance, c);
+    for (int i = 0; i < 32; ++i) b.qs[i] = pack_trits(c + i, 5, 32);
+    for (int i = 0; i < 16; ++i) b.qs[32 + i] = pack_trits(c + 160 + i, 5, 16);
+    for (int i = 0; i < 4; ++i) b.qh[i] = pack_trits(c + 240 + i, 4, 4);
+  }
+
+ private:
+  // Digits at a stride -> the byte that trit() takes apart. Missing ones are 0.
+  static std::uint8_t pack_trits(const std::uint8_t* digits, int count, int stride) {
+    int number = 0;
+    for (int k = 0; k < 5; ++k) number = 3 * number + (k < count ? digits[k * stride] : 0);
+    return static_cast<std::uint8_t>((number * 256 + 242) / 243);
+  }
 };
 
 static_assert(block_format<tq1_0>);

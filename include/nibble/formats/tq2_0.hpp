@@ -2,6 +2,8 @@
 #pragma once
 
 #include <nibble/formats/concepts.hpp>
+#include <nibble/formats/fit/pack.hpp>
+#include <nibble/formats/fit/ternary.hpp>
 
 namespace nibble::inline NIBBLE_ABI::formats {
 
@@ -28,6 +30,13 @@ struct tq2_0 {
   }
 
   NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), 0.0f}; }
+
+  // Codes -1, 0, 1.
+  static void encode(const float* x, const float* importance, block& b) {
+    std::uint8_t c[256];
+    b.d = fit_ternary<256>(x, importance, c);
+    pack_pairs(c, 0, b.qs);
+  }
 };
 
 static_assert(block_format<tq2_0>);
