@@ -10,6 +10,9 @@
 
 namespace nibble::inline NIBBLE_ABI::formats {
 
+// Rounding rules. nearest() gives the code nearest to a value in units of the scale, most() the
+// greatest magnitude of a code.
+
 // All integers from least to greatest.
 struct integer_codes {
   float least, greatest;
@@ -17,6 +20,7 @@ struct integer_codes {
   lanes nearest(lanes v) const { return round_lanes(clamp_lanes(v, least, greatest)); }
   float nearest(float v) const { return nearest(all_lanes(v))[0]; }
   bool has(float code) const { return code >= least && code <= greatest; }
+  int most() const { return static_cast<int>(greatest > -least ? greatest : -least); }
 };
 
 // Those of a format's table. F::ascending: its different entries in order.
@@ -24,6 +28,9 @@ template <typename F>
 struct table_codes {
   static constexpr auto entries = F::ascending;
 
+  int most() const {
+    return static_cast<int>(entries.back() > -entries[0] ? entries.back() : -entries[0]);
+  }
   lanes nearest(lanes v) const {
     return add_steps(v, std::make_index_sequence<entries.size() - 1>{});
   }

@@ -3,7 +3,9 @@
 // the codes to choose from are those that a number of trial pairs make.
 #pragma once
 
+#include <cmath>
 #include <nibble/formats/fit/codes.hpp>
+#include <nibble/formats/fit/grid.hpp>
 
 namespace nibble::inline NIBBLE_ABI::formats {
 
@@ -122,6 +124,11 @@ inline scale_and_offset search_offset(const float* x, const float* w, const valu
     for (const float part : {0.0f, 0.5f, 1.0f})
       consider(inverse, part * difference - least * inverse);
   }
+  // Values that were in the format before may not use all codes. Then whole steps are exact.
+  for (int fewer = 1; fewer <= 3; ++fewer) {
+    const float last = std::ceil(t.first) - static_cast<float>(fewer);
+    if (last >= 1.0f) consider(last / range, -least * (last / range));
+  }
   for (int i = 0; i < 2 && best.scale > 0.0f; ++i) {  // the codes nearest to what was found
     const float inverse = 1.0f / best.scale;
     if (!consider(inverse, -best.offset * inverse)) break;
@@ -129,33 +136,77 @@ inline scale_and_offset search_offset(const float* x, const float* w, const valu
   return best;
 }
 
-// A scale and an offset in 16 bits, and the codes; for a format that has one of each in a block.
+// A pair in 16 bits, with the sums for the codes that it makes.
+struct settled_offset {
+  rounded d{}, m{};
+  offset_sums sums;
+};
+
+template <int n>
+inline settled_offset round_map(const block_values<n>& v, scale_and_offset map,
+                                const integer_codes& codes) {
+  settled_offset out{round_step(map.scale, v.exponent), round_to_half(map.offset, v.exponent), {}};
+  out.sums = assess_offset<n>(v.x, v.w, {out.d.value, out.m.value}, codes);
+  return out;
+}
+
+// Rounds a pair to 16 bits, and moves it to what the codes that it then makes want, while that
+// helps.
+template <int n>
+inline settled_offset settle_offset(const block_values<n>& v, const value_sums& values,
+                                    scale_and_offset map, const integer_codes& codes) {
+  constexpr int most_moves = 4;
+  settled_offset best = round_map(v, map, codes);
+  for (int i = 0; i < most_moves && best.sums.cc > 0.0f; ++i) {
+    const offset_sums& s = best.sums;
+    // the scale makes up for the rounding of the offset
+    map.offset = round_to_half(best_map(s, values, offset_sign::any).offset, v.exponent).value;
+    map.scale = (s.xc - map.offset * s.c) / s.cc;
+    const settled_offset moved = round_map(v, map, codes);
+    if (moved.sums.error >= best.sums.error) break;
+    best = moved;
+  }
+  return best;
+}
+
+// If the values were in the format before: with what they were.
+template <int n>
+inline void recover_offset(const block_values<n>& v, const integer_codes& codes,
+                           settled_offset& best) {
+  grid before;
+  if (!find_grid<n>(v.x, true, codes.most(), before)) return;
+  for (int parts = 1; parts <= codes.most(); ++parts) {
+    rounded d;
+    if (!is_step(before.spacing / static_cast<float>(parts), v.exponent, d)) continue;
+    for (float code = 0.0f; code <= codes.greatest; ++code) {
+      const auto exact = round_map(v, {d.value, before.least - code * d.value}, codes);
+      if (exact.sums.error < best.sums.error) best = exact;
+    }
+  }
+}
+
+// A scale and an offset in 16 bits, and the codes, for a format that has one of each in a block.
 template <int n>
 inline void fit_offset(const float* x, const float* importance, const integer_codes& codes,
                        const offset_trials& t, half& scale, half& offset, std::uint8_t* out) {
-  constexpr int most_moves = 4;
   block_values<n> v;
-  rounded d{}, m{};
+  settled_offset best;
   if (load_values<n>(x, importance, v)) {
     const value_sums values = sum_values<n>(v.x, v.w);
-    auto map = search_offset<n>(v.x, v.w, values, codes, t, offset_sign::any);
-    float error = 0.0f;
-    for (int i = 0; i <= most_moves; ++i) {
-      const rounded d_next = round_step(map.scale, v.exponent);
-      const rounded m_next = round_to_half(map.offset, v.exponent);
-      const auto sums = assess_offset<n>(v.x, v.w, {d_next.value, m_next.value}, codes);
-      if (i > 0 && sums.error >= error) break;
-      d = d_next;
-      m = m_next;
-      error = sums.error;
-      // the scale makes up for the rounding of the offset
-      map.offset = round_to_half(best_map(sums, values, offset_sign::any).offset, v.exponent).value;
-      map.scale = sums.cc > 0.0f ? (sums.xc - map.offset * sums.c) / sums.cc : 0.0f;
+    const auto map = search_offset<n>(v.x, v.w, values, codes, t, offset_sign::any);
+    best = settle_offset(v, values, map, codes);
+    // Where the ends of the codes are not in use, other offsets make the same steps, and may be
+    // nearer to 16 bits.
+    for (const float shift : {-1.0f, 1.0f, -2.0f, 2.0f}) {
+      const auto other =
+          settle_offset(v, values, {map.scale, map.offset + shift * map.scale}, codes);
+      if (other.sums.error < best.sums.error) best = other;
     }
+    recover_offset(v, codes, best);
   }
-  write_codes<n>(v.x, d.value, m.value, codes, 0, out);
-  scale = d.bits;
-  offset = m.bits;
+  write_codes<n>(v.x, best.d.value, best.m.value, codes, 0, out);
+  scale = best.d.bits;
+  offset = best.m.bits;
 }
 
 }  // namespace nibble::inline NIBBLE_ABI::formats

@@ -7,9 +7,11 @@
 //   3. with both rounded to 16 bits each group takes the pair with the least error: three scales,
 //      each with the minimum that it wants;
 //   4. codes and factors give a better d and dmin (two linear equations over the whole block), and
-//      from there again, while the error falls.
+//      from there again, while the error falls;
+//   5. values that were in the format before get the d and dmin that they had (grid.hpp).
 #pragma once
 
+#include <limits>
 #include <nibble/formats/fit/offset.hpp>
 #include <nibble/formats/fit/scale.hpp>
 
@@ -60,6 +62,9 @@ struct block_equations {
 };
 
 template <int groups, int size>
+struct offset_recovery;
+
+template <int groups, int size>
 struct offset_group_search {
   const block_values<groups * size>& v;
   const offset_search& how;
@@ -72,26 +77,28 @@ struct offset_group_search {
   offset_sums choose(int g, scale_and_offset wanted, group_maps<groups>& out) const {
     const float inverse_min = inverse_of(out.dmin.value);
     const float nearest = how.level.nearest(wanted.scale * inverse_of(out.d.value));
-    const float minimum = how.level.nearest(-wanted.offset * inverse_min);
     offset_sums best;
-    bool first = true;
-    for (const float beside : {0.0f, -1.0f, 1.0f}) {
-      const float factor = nearest + beside, scale = out.d.value * factor;
-      if (!how.level.has(factor)) continue;
-      float m = minimum;
+    best.error = std::numeric_limits<float>::infinity();
+    const auto consider = [&](float factor, float offset) {
+      if (!how.level.has(factor)) return;
+      const float scale = out.d.value * factor;
+      float m = how.level.nearest(-offset * inverse_min);
       for (int i = 0; i < 2; ++i) {
         const auto s = assess_offset<size>(x(g), w(g), {scale, -(out.dmin.value * m)}, how.codes);
-        if (first || s.error < best.error) {
+        if (s.error < best.error) {
           best = s;
           out.scale[g] = factor;
           out.minimum[g] = m;
-          first = false;
         }
         const float better = how.level.nearest((scale * s.c - sums[g].x) / sums[g].w * inverse_min);
         if (better == m) break;
         m = better;
       }
-    }
+    };
+    for (const float beside : {0.0f, -1.0f, 1.0f}) consider(nearest + beside, wanted.offset);
+    // the same codes, all greater or less by one
+    consider(nearest, wanted.offset - wanted.scale);
+    consider(nearest, wanted.offset + wanted.scale);
     return best;
   }
 
@@ -128,7 +135,9 @@ struct offset_group_search {
     best.d = step(scale, scale_weight);
     best.dmin = step(minimum, minimum_weight);
     choose_all(wanted, best);
-    return refine(best);
+    best = refine(best);
+    offset_recovery<groups, size>{*this, best}.run();
+    return best;
   }
 
   group_maps<groups> refine(group_maps<groups> best) const {
@@ -144,6 +153,84 @@ struct offset_group_search {
       best = next;
     }
     return best;
+  }
+};
+
+// If the values were in the format before: the d and dmin that make the block exact.
+template <int groups, int size>
+struct offset_recovery {
+  const offset_group_search<groups, size>& search;
+  group_maps<groups>& best;
+  grid grids[groups] = {};
+  float scale[groups] = {};
+
+  const offset_search& how() const { return search.how; }
+  int exponent() const { return search.v.exponent; }
+
+  void run() {
+    float narrowest = 0.0f;
+    const int most_steps = how().codes.most();
+    for (int g = 0; g < groups; ++g) {
+      if (!find_grid<size>(search.x(g), true, most_steps, grids[g])) return;
+      const float spacing = grids[g].spacing;
+      if (narrowest == 0.0f || (spacing > 0.0f && spacing < narrowest)) narrowest = spacing;
+    }
+    const int most_parts = how().level.most() * 4;
+    for (int parts = 1; parts <= most_parts && narrowest > 0.0f; ++parts) {
+      rounded d;
+      if (!is_step(narrowest / static_cast<float>(parts), exponent(), d)) continue;
+      bool all = true;
+      for (int g = 0; g < groups && all; ++g) {
+        scale[g] = scale_of_spacing(grids[g].spacing, d.value, how().level, most_steps);
+        all = scale[g] > 0.0f || grids[g].spacing == 0.0f;
+      }
+      if (all && find_dmin(d)) return;
+    }
+  }
+
+  // What group g's minimum would be if its least value had code `code`.
+  float minimum(int g, int code) const {
+    return static_cast<float>(code) * scale[g] - grids[g].least;
+  }
+
+  // A minimum of group 0, or of the first that has one, is a level times dmin.
+  bool find_dmin(rounded d) {
+    if (try_steps(d, best.dmin)) return true;
+    const int most_codes = how().codes.most();
+    for (int g = 0; g < groups; ++g) {
+      for (int code = 0; code < most_codes; ++code) {
+        const float m = minimum(g, code);
+        for (float level = 1.0f; m > 0.0f && level <= how().level.greatest; ++level) {
+          rounded dmin;
+          if (is_step(m / level, exponent(), dmin) && try_steps(d, dmin)) return true;
+        }
+      }
+    }
+    return false;
+  }
+
+  bool try_steps(rounded d, rounded dmin) {
+    group_maps<groups> next;
+    next.d = d;
+    next.dmin = dmin;
+    const int most_codes = how().codes.most();
+    for (int g = 0; g < groups; ++g) {
+      next.scale[g] = std::nearbyint(scale[g] / d.value);
+      bool found = false;
+      for (int code = 0; code <= most_codes && !found; ++code) {
+        const float m = minimum(g, code);
+        next.minimum[g] = how().level.nearest(m / dmin.value);
+        const float rest = m - next.minimum[g] * dmin.value;
+        found = std::fabs(rest) <= 1e-3f * (scale[g] + dmin.value);
+      }
+      if (!found) return false;
+    }
+    for (int g = 0; g < groups; ++g) {
+      next.error += assess_offset<size>(search.x(g), search.w(g), next.map(g), how().codes).error;
+    }
+    if (!(next.error < best.error)) return false;
+    best = next;
+    return true;
   }
 };
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <nibble/formats/fit/codes.hpp>
+#include <nibble/formats/fit/grid.hpp>
 
 namespace nibble::inline NIBBLE_ABI::formats {
 
@@ -36,7 +37,8 @@ inline code_sums search_scale(const float* x, const float* w, const Codes& codes
   return best;
 }
 
-// A scale in 16 bits, near the one that is given.
+// A scale in 16 bits, near the one that is given; or that with which the values were in the format
+// before.
 template <int n, typename Codes>
 inline rounded settle_scale(const block_values<n>& v, float scale, const Codes& codes) {
   constexpr int most_moves = 8;  // two or three are usual
@@ -49,6 +51,19 @@ inline rounded settle_scale(const block_values<n>& v, float scale, const Codes& 
     if (moved.error >= sums.error) break;
     best = next;
     sums = moved;
+  }
+  grid before;
+  if (!find_grid<n>(v.x, false, codes.most(), before)) return best;
+  for (int parts = 1; parts <= codes.most(); ++parts) {
+    rounded d;
+    if (!is_step(before.spacing / static_cast<float>(parts), v.exponent, d)) continue;
+    for (const float sign : {1.0f, -1.0f}) {
+      const rounded next = round_step(sign * d.value, v.exponent);
+      const code_sums exact = assess_scale<n>(v.x, v.w, next.value, codes);
+      if (exact.error >= sums.error) continue;
+      best = next;
+      sums = exact;
+    }
   }
   return best;
 }

@@ -4,7 +4,8 @@
 //   2. d is searched as a scale is, for the groups' scales as values; the weights are the sums of
 //      w c c, by which a wrong scale raises the error;
 //   3. with d rounded to 16 bits each group takes the level with the least error, of three;
-//   4. the codes and levels give a better d, and from there again, while the error falls.
+//   4. the codes and levels give a better d, and from there again, while the error falls;
+//   5. values that were in the format before get the d that they had (grid.hpp).
 #pragma once
 
 #include <nibble/formats/fit/scale.hpp>
@@ -57,6 +58,40 @@ inline void choose_levels(const block_values<groups * size>& v, const Codes& cod
   out.error = total.error;
 }
 
+// If the values were in the format before: the d that makes the block exact.
+template <int groups, int size, typename Codes>
+inline void recover_scales(const block_values<groups * size>& v, const Codes& codes,
+                           const scale_search& how, group_scales<groups>& best) {
+  float spacing[groups], narrowest = 0.0f;
+  for (int g = 0; g < groups; ++g) {
+    grid found;
+    if (!find_grid<size>(v.x + g * size, false, codes.most(), found)) return;
+    spacing[g] = found.spacing;
+    if (narrowest == 0.0f || (spacing[g] > 0.0f && spacing[g] < narrowest)) narrowest = spacing[g];
+  }
+  const int most_parts = how.level.most() * 4;
+  for (int parts = 1; parts <= most_parts && narrowest > 0.0f; ++parts) {
+    rounded d;
+    if (!is_step(narrowest / static_cast<float>(parts), v.exponent, d)) continue;
+    float scale[groups];
+    bool all = true;
+    for (int g = 0; g < groups && all; ++g) {
+      scale[g] = scale_of_spacing(spacing[g], d.value, how.level, codes.most());
+      all = scale[g] > 0.0f || spacing[g] == 0.0f;
+      const float *x = v.x + g * size, *w = v.w + g * size;
+      // where both signs are as good the negative one, of which there is a level more
+      const float error = assess_scale<size>(x, w, scale[g], codes).error;
+      if (!(error < assess_scale<size>(x, w, -scale[g], codes).error)) scale[g] = -scale[g];
+    }
+    for (int sign = 0; sign < 2 && all; ++sign) {
+      group_scales<groups> next;
+      next.d = {{static_cast<std::uint16_t>(d.bits.bits ^ sign << 15)}, sign ? -d.value : d.value};
+      choose_levels<groups, size>(v, codes, how.level, scale, 0, next);
+      if (next.error < best.error) best = next;
+    }
+  }
+}
+
 template <int groups, int size, typename Codes>
 inline group_scales<groups> search_group_scales(const block_values<groups * size>& v,
                                                 const Codes& codes, const scale_search& how) {
@@ -74,10 +109,11 @@ inline group_scales<groups> search_group_scales(const block_values<groups * size
     group_scales<groups> next;
     next.d = round_step(best.better_d, v.exponent);
     if (next.d.bits.bits == best.d.bits.bits) break;
-    choose_levels<groups, size>(v, codes, how.level, best.wanted, 1, next);
+    choose_levels<groups, size>(v, codes, how.level, best.wanted, 0, next);
     if (next.error >= best.error) break;
     best = next;
   }
+  recover_scales<groups, size>(v, codes, how, best);
   return best;
 }
 
