@@ -64,9 +64,8 @@ row_kind rows_of_model(const std::string& path) {
     const auto& shape = tensor.view.shape;
     if (shape.rows() < 2 || shape.columns() % 256 != 0) continue;
     if (!nibble::has_format(tensor.view.format)) continue;
-    row_set set{static_cast<std::int64_t>(shape.columns()),
-                std::vector<float>(shape.elements()),
-                {}};
+    row_set set{
+        static_cast<std::int64_t>(shape.columns()), std::vector<float>(shape.elements()), {}};
     nibble::decode_row(tensor.view.format, tensor.view.data, shape.elements(), set.values.data());
     set.importance = made_importance(set.columns, random);
     kind.sets.push_back(std::move(set));
@@ -204,7 +203,8 @@ int run(int argc, char** argv) {
   const peer_function peer = open_peer(peer_path);
   std::vector<row_kind> kinds;
   kinds.push_back(made_rows("Gaussian", std::normal_distribution<float>(), rows));
-  kinds.push_back(made_rows("Student t, 4 degrees", std::student_t_distribution<float>(4.0f), rows));
+  kinds.push_back(
+      made_rows("Student t, 4 degrees", std::student_t_distribution<float>(4.0f), rows));
   if (!model.empty()) kinds.push_back(rows_of_model(model));
   std::printf("Error, all values alike:\n\n");
   print_errors(formats, kinds, peer, false);

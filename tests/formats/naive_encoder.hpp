@@ -14,8 +14,10 @@ namespace test {
 template <typename F>
 constexpr int naive_levels() {
   if (F::block_size == F::group_size || F::name.substr(0, 2) == "tq") return 0;
-  return F::name == "q2_k" ? 15 : F::name == "q3_k" || F::name == "iq4_xs" ? 31 :
-         F::name == "q6_k" ? 127 : 63;
+  return F::name == "q2_k"                          ? 15
+         : F::name == "q3_k" || F::name == "iq4_xs" ? 31
+         : F::name == "q6_k"                        ? 127
+                                                    : 63;
 }
 
 template <typename F>

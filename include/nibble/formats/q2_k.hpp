@@ -41,7 +41,7 @@ struct q2_k {
 
   static void encode(const float* x, const float* importance, block& b) {
     constexpr offset_search how{
-        {2.5f, 0.25f, 6}, {13.0f, 0.25f, 10, false}, {min_code, max_code}, {0, 15}};
+        {2.5f, 0.5f, 3}, {13.0f, 0.25f, 10, false}, {min_code, max_code}, {0, 15}, false};
     const auto fit = fit_group_offsets<16, 16>(x, importance, how);
     for (int g = 0; g < 16; ++g) {
       b.scales[g] = static_cast<std::uint8_t>(fit.scale[g] | fit.minimum[g] << 4);

@@ -45,7 +45,10 @@ struct q3_k {
   }
 
   static void encode(const float* x, const float* importance, block& b) {
-    constexpr scale_search how{{3.0f, 0.5f, 4, true}, {30.0f, 0.5f, 5, true}, {-32, 31}, 1};
+    // The quick one costs half a percent of the error without an importance, and more with one.
+    constexpr scale_search quick{{3.1f, 0.55f, 3, true}, {30.0f, 0.5f, 5, true}, {-32, 31}, 0};
+    constexpr scale_search thorough{{3.0f, 0.25f, 8, true}, {29.0f, 0.5f, 8, true}, {-32, 31}, 2};
+    const scale_search& how = importance == nullptr ? quick : thorough;
     constexpr integer_codes all{min_code, max_code};
     const auto fit = fit_group_scales<16, 16>(x, importance, all, how, min_code);
     pack_bits(fit.codes, 2, b.hmask);

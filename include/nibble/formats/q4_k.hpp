@@ -37,7 +37,7 @@ struct q4_k {
 
   static void encode(const float* x, const float* importance, block& b) {
     constexpr offset_search how{
-        {13.5f, 0.375f, 7}, {60.0f, 0.5f, 8, false}, {min_code, max_code}, {0, 63}};
+        {13.5f, 0.375f, 7}, {60.0f, 0.5f, 8, false}, {min_code, max_code}, {0, 63}, true};
     const auto fit = fit_group_offsets<8, 32>(x, importance, how);
     b.d = fit.d;
     b.dmin = fit.dmin;

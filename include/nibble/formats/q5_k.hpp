@@ -41,7 +41,7 @@ struct q5_k {
 
   static void encode(const float* x, const float* importance, block& b) {
     constexpr offset_search how{
-        {28.5f, 0.5f, 8}, {60.0f, 0.5f, 8, false}, {min_code, max_code}, {0, 63}};
+        {28.5f, 0.5f, 8}, {60.0f, 0.5f, 8, false}, {min_code, max_code}, {0, 63}, true};
     const auto fit = fit_group_offsets<8, 32>(x, importance, how);
     b.d = fit.d;
     b.dmin = fit.dmin;

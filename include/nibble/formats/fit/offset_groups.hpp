@@ -23,6 +23,7 @@ struct offset_search {
   trials levels;         // of d and dmin
   integer_codes codes;
   integer_codes level;  // what scale[g] and minimum[g] can be
+  bool shifts;  // also tries codes that are all greater or less by one, where ends are not in use
 };
 
 template <int groups>
@@ -96,9 +97,10 @@ struct offset_group_search {
       }
     };
     for (const float beside : {0.0f, -1.0f, 1.0f}) consider(nearest + beside, wanted.offset);
-    // the same codes, all greater or less by one
-    consider(nearest, wanted.offset - wanted.scale);
-    consider(nearest, wanted.offset + wanted.scale);
+    if (how.shifts) {
+      consider(nearest, wanted.offset - wanted.scale);
+      consider(nearest, wanted.offset + wanted.scale);
+    }
     return best;
   }
 

@@ -52,6 +52,11 @@ inline rounded settle_scale(const block_values<n>& v, float scale, const Codes& 
     best = next;
     sums = moved;
   }
+  // Codes without a 0, under the least step that there is, can be worse than a scale of 0.
+  if ((best.bits.bits & 0x7c00u) == 0 &&
+      sums.error > assess_scale<n>(v.x, v.w, 0.0f, codes).error) {
+    return {};
+  }
   grid before;
   if (!find_grid<n>(v.x, false, codes.most(), before)) return best;
   for (int parts = 1; parts <= codes.most(); ++parts) {
