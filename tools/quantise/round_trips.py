@@ -29,8 +29,8 @@ import gguf
 import numpy as np
 
 # Formats, each with the greatest relative rms error of the weights and of the logits.
-WEIGHTS = {"f32": 1e-6, "f16": 1e-3, "bf16": 4e-3, "q8_0": 0.01, "q6_k": 0.03, "q5_k": 0.06, "q5_1": 0.06, "q5_0": 0.06,
-           "q4_k": 0.11, "q4_1": 0.11, "q4_0": 0.12, "iq4_nl": 0.11, "iq4_xs": 0.11, "mxfp4": 0.16, "q3_k": 0.22, "q2_k": 0.45,
+WEIGHTS = {"f32": 1e-6, "f16": 1e-3, "bf16": 4e-3, "q8_0": 0.01, "q6_k": 0.03, "q5_k": 0.06, "q5_1": 0.06, "q5_0": 0.07,
+           "q4_k": 0.11, "q4_1": 0.11, "q4_0": 0.14, "iq4_nl": 0.11, "iq4_xs": 0.11, "mxfp4": 0.2, "q3_k": 0.22, "q2_k": 0.45,
            "tq2_0": 0.8, "tq1_0": 0.8}
 LOGITS = {"f32": 1e-4, "f16": 1e-3, "bf16": 0.01, "q8_0": 0.02, "q6_k": 0.05, "q5_k": 0.1, "q5_1": 0.1, "q5_0": 0.1,
           "q4_k": 0.2, "q4_1": 0.2, "q4_0": 0.25, "iq4_nl": 0.2, "iq4_xs": 0.2, "mxfp4": 0.4, "q3_k": 0.6, "q2_k": math.inf,
