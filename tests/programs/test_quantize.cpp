@@ -141,7 +141,7 @@ TEST_CASE("quantize: an importance matrix is used, and named in the file") {
   test::check_refused(test::run("quantize", {model, path, "q4_0", "--imatrix", path}),
                       {path, "is an input"}, 1);
   test::check_refused(test::run("quantize", {model, out, "q4_0", "--imatrix", model}),
-                      {model, "no importance matrix"}, 1);
+                      {model, "'imatrix' was expected"}, 1);
 }
 
 TEST_CASE("quantize: what cannot be is refused, and exits with 1 or 2") {
