@@ -9,10 +9,9 @@ Needs nothing but Python's standard library and the programs. The shipped model 
 stories260K-x256-f32.gguf if it is in the folder that NIBBLE_TEST_DATA names, or in the folder "shared"
 beside the project.
 
-The text to compare on is what the original itself writes, token by token, at temperature 1: the
-divergence is then an average over the model's own distribution, and no text has to be found for a model
-whose corpus is not here. The importance is measured on such a text of other seeds. Perplexity of the
-shipped model is that of its held-out text.
+The shipped model is compared on its held-out text. The other's corpus is not here, so it is compared on
+what it writes itself, token by token, at temperature 1: the divergence is then an average over the
+model's own distribution. Importance is measured on what a model writes itself, with other seeds.
 """
 import argparse
 import concurrent.futures
@@ -91,23 +90,23 @@ def row(name, plain, weighted):
     return f"| {' | '.join(line)} |"
 
 
-def table(programs, title, model, types, text, folder):
+def table(programs, title, model, types, text, documents, folder):
     """A section for one model."""
     own, other = folder / "own.txt", folder / "importance.txt"
     importance = folder / "importance.gguf"
-    documents = ["--documents", SEPARATOR]
-    programs.sample(model, range(100, 112), other)
-    programs.run("imatrix", model, "--text", other, *documents, "-o", importance, "-t", "1")
+    apart = ["--documents", SEPARATOR]
+    programs.sample(model, range(1001, 1001 + documents), other)
+    programs.run("imatrix", model, "--text", other, *apart, "-o", importance, "-t", "1")
     if text is None:
-        programs.sample(model, range(1, 21), own)
-        text = ["--text", own, *documents]
+        programs.sample(model, range(1, 1 + documents), own)
+        text = ["--text", own, *apart]
     kinds = [(t, weight) for t in types for weight in (None, importance)]
     found = dict(zip(kinds, together(lambda kind: measure(programs, model, *kind, text, folder), kinds)))
     lines = []
     for type_name in types:
         plain, weighted = found[type_name, None], found[type_name, importance]
         lines.append((plain["bits"], row(type_name, plain, weighted if weighted["weighted"] else None)))
-    original, tokens = plain["reference"]["perplexity"], plain["tokens"]
+    original, tokens = plain["reference"]["perplexity"], plain["tokens"]  # the same for every type
     head = (f"### {title}\n\n{tokens} tokens predicted; the original's perplexity is {original:.4f}.\n\n"
             "| Type | bits a weight | perplexity | KL divergence, mean | 99 % | same top token | mean with importance |\n"
             "|---|--:|--:|--:|--:|--:|--:|\n")
@@ -119,7 +118,8 @@ def main():
     parser.add_argument("--programs", default=ROOT / "build/release/examples", help="folder of the nibble-* programs")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/quantisation.md", help="file with the two markers")
     parser.add_argument("--types", nargs="*", help="only these types")
-    parser.add_argument("--chunks", type=int, default=50, help="documents of the held-out text (default: 50)")
+    parser.add_argument("--heldout", type=int, default=50, metavar="N", help="documents of the held-out text (default: 50)")
+    parser.add_argument("--documents", type=int, default=20, metavar="N", help="documents that a model writes (default: 20)")
     options = parser.parse_args()
     page = options.out.read_text()
     if BEGIN not in page or END not in page:
@@ -128,13 +128,13 @@ def main():
     types = options.types or programs.types()
     shared = Path(os.environ.get("NIBBLE_TEST_DATA", ROOT.parent / "shared"))
     models = [("The shipped model, from Q8_0, on its held-out text", ROOT / "examples/models/nibble-tales-q8_0.gguf",
-               ["--chunks", options.chunks]),
+               ["--chunks", options.heldout]),
               ("stories260K-x256, from F32, on text of its own", shared / "models/stories260K-x256-f32.gguf", None)]
     sections = []
     with tempfile.TemporaryDirectory() as folder:
         for title, model, text in models:
             if model.exists():
-                sections.append(table(programs, title, model, types, text, Path(folder)))
+                sections.append(table(programs, title, model, types, text, options.documents, Path(folder)))
             else:
                 print(f"{model} is not there: left out", file=sys.stderr)
     before, after = page.split(BEGIN)[0], page.split(END)[1]
