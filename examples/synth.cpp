@@ -146,7 +146,7 @@ std::vector<std::pair<nibble::tensor_need, nibble::format_id>> choose_tensors(
   }
   for (const auto& [need, format] : out) tensors.push_back({need.name, need.shape});
   const auto choices = nibble::choose_formats(nibble::read_mix_model(metadata), tensors,
-                                              {.type = o.type, .rules = {}, .pure = o.pure});
+                                              {.type = o.type, .pure = o.pure});
   std::map<std::pair<std::string, std::string>, int> replaced;
   for (std::size_t i = 0; i < out.size(); ++i) {
     auto& [need, format] = out[i];

@@ -52,11 +52,12 @@ NIBBLE_API bool glob_matches(std::string_view pattern, std::string_view text);
 struct mix_options {
   std::string type = "q4_k_m";
   // The first rule that matches a tensor decides, before the mix does.
-  std::vector<tensor_rule> rules;
-  std::vector<std::string> leave;  // patterns of tensors that stay as they are, before all else
+  std::vector<tensor_rule> rules = {};
+  std::vector<std::string> leave =
+      {};  // patterns of tensors that stay as they are, before all else
   // Of output.weight (also where token_embd.weight is used as such), and of token_embd.weight;
   // before rules.
-  std::optional<format_id> output, embedding;
+  std::optional<format_id> output = {}, embedding = {};
   bool pure = false;        // the base format for all, without the mix's exceptions
   bool importance = false;  // whether errors will be weighted; some mixes then spend fewer bits
 };
