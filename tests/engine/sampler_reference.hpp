@@ -228,7 +228,7 @@ inline void compare(std::span<const float> logits, const sampling_options& o,
 // Draws by the options' seed against these probabilities, [id] -> probability.
 inline void check_draws(std::span<const float> logits, const sampling_options& o,
                         const std::map<token, double>& wanted, std::span<const token> history = {},
-                        int draws = 100'000) {
+                        int draws = 200'000) {
   sampler s(o);
   std::map<token, int> counts;
   for (int i = 0; i < draws; ++i) ++counts[s.sample(logits, history)];
