@@ -154,6 +154,15 @@ struct neon {
 struct neon_dotprod : neon {};
 #endif
 
+// How many vectors the processor holds in registers.
+template <typename Floats>
+inline constexpr int vector_registers =
+#if defined(__AVX512F__) || defined(__aarch64__)
+    32;
+#else
+    16;
+#endif
+
 // f(0), ..., f(N - 1) with constants. A loop would be unrolled too late for the compiler to see
 // that an array of vectors indexed by it can live in registers, or that a shift is by a constant.
 template <int N, typename Function>
@@ -230,12 +239,46 @@ inline float lane_sum(const eight<Arch>& x) {
   return halving_sum(lane);
 }
 
+#if defined(__SSE4_2__)
+// Four lanes, what halving leaves of more.
+inline __m128 lower_half_sums(__m128 x) {
+  return x;
+}
+#if defined(__AVX__)
+inline __m128 lower_half_sums(__m256 x) {
+  return _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+}
+#endif
+#if defined(__AVX512F__)
+inline __m128 lower_half_sums(__m512 x) {
+  return lower_half_sums(_mm256_add_ps(
+      _mm512_castps512_ps256(x), _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1))));
+}
+#endif
+#endif
+
+// sums[r] = lane_sum(x[r]), the same bits.
+template <typename Floats, int Rows>
+inline void lane_sums(const Floats (&x)[Rows], float (&sums)[Rows]) {
+#if defined(__SSE4_2__)
+  if constexpr (Rows == 4 && !std::is_same_v<Floats, plain_floats<Floats::size>>) {
+    __m128 v[4];
+    unrolled<4>([&](auto r) { v[r] = lower_half_sums(x[r]); });
+    const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(v[0], v[1]), _mm_unpackhi_ps(v[0], v[1]));
+    const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(v[2], v[3]), _mm_unpackhi_ps(v[2], v[3]));
+    _mm_storeu_ps(sums, _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab)));
+    return;
+  }
+#endif
+  for (int r = 0; r < Rows; ++r) sums[r] = lane_sum(x[r]);
+}
+
 template <typename T>
 inline T least(T a, T b) {
   return b < a ? b : a;
 }
 
-// Vectors of `storage` (float or half) as floats.
+// Vectors of `storage` (float, half or bfloat16) as floats.
 template <typename Floats>
 inline Floats load(const float* x) {
   return Floats::load_unaligned(x);
@@ -260,6 +303,45 @@ inline Floats load(const half* x) {
 #endif
   float lane[Floats::size];
   for (std::size_t i = 0; i < Floats::size; ++i) lane[i] = to_float(x[i]);
+  return Floats::load_unaligned(lane);
+}
+
+template <typename Floats>
+inline Floats load(const bfloat16* x) {
+#if defined(__AVX512F__)
+  if constexpr (Floats::size == 16) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+    return Floats(_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16)));
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (Floats::size == 8) {
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x));
+    return Floats(_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16)));
+  }
+#endif
+  float lane[Floats::size];
+  for (std::size_t i = 0; i < Floats::size; ++i) lane[i] = to_float(x[i]);
+  return Floats::load_unaligned(lane);
+}
+
+// Codes as floats.
+template <typename Floats>
+inline Floats load(const std::int8_t* x) {
+#if defined(__AVX512F__)
+  if constexpr (Floats::size == 16) {
+    const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x));
+    return Floats(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes)));
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (Floats::size == 8) {
+    const __m128i codes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(x));
+    return Floats(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)));
+  }
+#endif
+  float lane[Floats::size];
+  for (std::size_t i = 0; i < Floats::size; ++i) lane[i] = static_cast<float>(x[i]);
   return Floats::load_unaligned(lane);
 }
 

@@ -29,22 +29,20 @@ inline void decode_stretch(const void* row, std::int64_t first, std::int64_t n, 
   using floats = typename Arch::floats;
   const auto* from = static_cast<const typename F::block*>(row) + first / F::block_size;
   if constexpr (element_format<F>) {
-    if constexpr (std::is_same_v<typename F::block, bfloat16>) {
-      for (std::int64_t i = 0; i < n; ++i) out[i] = F::value(from[i]);
-    } else {
-      map<floats>(
-          n, out, [](const floats& x) { return x; }, from);
-    }
+    map<floats>(
+        n, out, [](const floats& x) { return x; }, from);
   } else {
     constexpr int groups = F::block_size / F::group_size;
+    constexpr int width = static_cast<int>(floats::size);
     for (std::int64_t i = 0; i < n / F::block_size; ++i) {
       std::int8_t codes[F::block_size];
       unpack_codes<Arch, F>(from[i], codes);
       for (int g = 0; g < groups; ++g, out += F::group_size) {
         const affine to = F::scale(from[i], g);
-        for (int j = 0; j < F::group_size; ++j) {
-          const float product = to.scale * static_cast<float>(codes[g * F::group_size + j]);
-          out[j] = F::has_offset ? product + to.offset : product;
+        const floats scale(to.scale), offset(to.offset);
+        for (int j = 0; j < F::group_size; j += width) {
+          const floats product = scale * load<floats>(codes + g * F::group_size + j);
+          (F::has_offset ? product + offset : product).store_unaligned(out + j);
         }
       }
     }

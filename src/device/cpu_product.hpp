@@ -40,6 +40,7 @@ class cpu_matrix {
 
   std::int64_t rows() const noexcept { return rows_; }
   bool takes_q8() const noexcept { return q8_ != nullptr; }
+  part_size part() const noexcept { return takes_q8() ? q8_part : f32_part; }
 
   // to[t * stride + r - range.begin] = scale * matrix[which] * x[t], without bias
   void multiply(std::int64_t which, index_range range, const activation_rows& x,

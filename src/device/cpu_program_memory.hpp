@@ -36,7 +36,15 @@ struct thread_scratch {
   float* tile = nullptr;  // [tile_floats]: a part of a product before it is added or scattered
 };
 
-inline constexpr std::int64_t tile_floats = 2048;
+// How many results are computed at a time: with int8 activations as many as leave a chunk of rows
+// in the inner cache; with floats enough rows to repay the copy that the kernel makes of the
+// tokens, and enough tokens to repay decoding the rows.
+struct part_size {
+  std::int64_t rows, tokens;
+};
+inline constexpr part_size q8_part = {32, 64}, f32_part = {128, 192};
+inline constexpr std::int64_t tile_floats = f32_part.rows * f32_part.tokens;
+static_assert(tile_floats >= q8_part.rows * q8_part.tokens);
 
 // Whether a product with this weight takes eight-bit activations.
 bool takes_q8(const weight& matrix, activation_type activations);

@@ -80,9 +80,6 @@ class cpu_route final : public cpu_step {
   const cpu_program_memory& memory_;
 };
 
-constexpr std::int64_t chunk_rows = 32;
-constexpr std::int64_t block_pairs = tile_floats / chunk_rows;
-
 struct expert_product {
   cpu_matrix matrix;
   cpu_buffer<float> out;
@@ -198,10 +195,11 @@ class cpu_expert_matmul final : public cpu_step {
   void multiply_expert(const expert_product& p, const activation_rows& x, std::int64_t expert,
                        index_range rows, float* tile) const {
     const std::int64_t end = memory_.pair_start[expert + 1];
-    for (std::int64_t r = rows.begin; r < rows.end; r += chunk_rows) {
-      const index_range chunk{r, std::min(r + chunk_rows, rows.end)};
-      for (std::int64_t i = memory_.pair_start[expert]; i < end; i += block_pairs) {
-        const index_range some{i, std::min(i + block_pairs, end)};
+    const part_size part = p.matrix.part();
+    for (std::int64_t r = rows.begin; r < rows.end; r += part.rows) {
+      const index_range chunk{r, std::min(r + part.rows, rows.end)};
+      for (std::int64_t i = memory_.pair_start[expert]; i < end; i += part.tokens) {
+        const index_range some{i, std::min(i + part.tokens, end)};
         p.matrix.multiply(expert, chunk, x.from(i), some.size(), tile, chunk.size());
         scatter(p, expert, chunk, some, tile);
       }

@@ -11,14 +11,17 @@ namespace {
 
 // Blocking for many tokens. A panel of rows is read from memory once and then stays in the outer
 // caches while all tokens pass; a chunk of it stays in the inner cache while a block of tokens
-// passes. The tokens' activations of a block fit beside it.
+// passes. The int8 activations of a block fit beside it; products of floats have their own blocks
+// inside the kernel.
 constexpr std::int64_t panel_rows = 256;
-constexpr std::int64_t chunk_rows = 32;
 constexpr std::int64_t block_bytes = 128 * 1024;
-constexpr std::int64_t max_block_tokens = tile_floats / chunk_rows;
 
-std::int64_t block_tokens(std::int64_t columns) {
-  return std::clamp<std::int64_t>(block_bytes / columns, 4, max_block_tokens);
+part_size part_of(const cpu_matrix& matrix, std::int64_t columns) {
+  part_size size = matrix.part();
+  if (matrix.takes_q8()) {
+    size.tokens = std::clamp<std::int64_t>(block_bytes / columns, 4, size.tokens);
+  }
+  return size;
 }
 
 struct product {
@@ -107,13 +110,13 @@ class cpu_matmul final : public cpu_step {
 
   void multiply_many(const product& p, const activation_rows& x, index_range rows,
                      std::int64_t tokens, float* tile) const {
-    const std::int64_t block = block_tokens(in_.width);
+    const part_size size = part_of(p.matrix, in_.width);
     for (std::int64_t panel = rows.begin; panel < rows.end; panel += panel_rows) {
       const std::int64_t panel_end = std::min(panel + panel_rows, rows.end);
-      for (std::int64_t t = 0; t < tokens; t += block) {
-        const index_range some{t, std::min(t + block, tokens)};
-        for (std::int64_t r = panel; r < panel_end; r += chunk_rows) {
-          part(p, x, {r, std::min(r + chunk_rows, panel_end)}, some, tile);
+      for (std::int64_t t = 0; t < tokens; t += size.tokens) {
+        const index_range some{t, std::min(t + size.tokens, tokens)};
+        for (std::int64_t r = panel; r < panel_end; r += size.rows) {
+          part(p, x, {r, std::min(r + size.rows, panel_end)}, some, tile);
         }
       }
     }

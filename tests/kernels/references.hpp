@@ -97,7 +97,7 @@ inline expectation dot_f32(const float* weights, const float* x, std::int64_t co
     value += product;
     magnitude += std::fabs(product);
   }
-  const double roundings = 64 + 8 + static_cast<double>(columns) / 512;
+  const double roundings = 64 + 8 + static_cast<double>(columns) / 256;
   return {value, unit_roundoff * roundings * magnitude + 1e-36};
 }
 
