@@ -11,8 +11,8 @@
 #include <random>
 #include <sstream>
 
-#include "bench_peaks.hpp"
 #include "common.hpp"
+#include "peaks/peaks.hpp"
 
 namespace {
 
@@ -171,6 +171,7 @@ struct report {
   double load_seconds = 0;
   std::uint64_t resident = 0;
   double bandwidth = 0, integer_rate = 0;  // GB/s, GMAC/s
+  std::string integer_instructions = {};
   std::vector<result> results = {};
 };
 
@@ -221,7 +222,7 @@ void print(const report& r, bool roofline) {
             << " resident\n"
             << "limits measured before and after: memory read " << fixed(r.bandwidth, 1)
             << " GB/s, 8-bit integers " << fixed(r.integer_rate, 1) << " GMAC/s ("
-            << bench::peaks::integer_instructions() << ")\n\n";
+            << r.integer_instructions << ")\n\n";
   const auto columns = make_columns(r, roofline);
   for (const column& c : columns) std::cout << std::setw(c.width) << c.heading;
   std::cout << '\n';
@@ -246,11 +247,19 @@ nlohmann::ordered_json to_json(const report& r) {
                    {"bandwidth_gb_s", r.bandwidth},
                    {"bandwidth_share", x.gb_s() / r.bandwidth},
                    {"integer_gmac_s", r.integer_rate},
+                   {"integer_instructions", r.integer_instructions},
                    {"integer_share", x.gmac_s() / r.integer_rate},
                    {"load_seconds", r.load_seconds},
                    {"resident_bytes", r.resident}});
   }
   return all;
+}
+
+// "avx2" of "CPU (2 cores, avx2)": the limit of 8-bit integers is that of the kernels in use.
+std::string isa_of(const nibble::device_info& device) {
+  const std::string& name = device.name;
+  const auto comma = name.rfind(", "), end = name.rfind(')');
+  return comma < end && end != std::string::npos ? name.substr(comma + 2, end - comma - 2) : "";
 }
 
 report measure(bench_options& options) {
@@ -269,7 +278,8 @@ report measure(bench_options& options) {
            .device = device.name,
            .threads = device.threads,
            .load_seconds = model.loading().seconds};
-  bench::peaks peaks(device.threads);
+  bench::peaks peaks(device.threads, isa_of(device));
+  r.integer_instructions = peaks.integer_instructions();
   std::cerr << "measuring the machine\n";
   peaks.measure();
   runner run(model);

@@ -88,8 +88,8 @@ inline std::vector<float> multiply_q8(const nibble::cpu::kernel_table& table, in
   return packed;
 }
 
-// Decoded weights times float activations. The bound: chains of a lane (two halves of 512 / 4
-// columns at worst), the lanes, the stretches of 512.
+// Decoded weights times float activations. The bound: the chain of a lane (256 / 4 columns at
+// worst), the lanes, the stretches of 256 columns or more.
 inline expectation dot_f32(const float* weights, const float* x, std::int64_t columns) {
   double value = 0, magnitude = 0;
   for (std::int64_t i = 0; i < columns; ++i) {
