@@ -1,8 +1,9 @@
 // Small importance matrices of both kinds, for the fuzzer to start from.
 #include <cstdint>
-#include <cstdio>
 #include <fstream>
 #include <nibble/quantise/imatrix.hpp>
+
+#include "write_seeds.hpp"
 
 namespace {
 
@@ -30,6 +31,8 @@ void write_dat(const std::filesystem::path& path, bool with_text) {
   put_text(out, "wiki.txt");
 }
 
+}  // namespace
+
 void write_seeds(const std::filesystem::path& folder) {
   write_dat(folder / "old.dat", false);
   write_dat(folder / "new.dat", true);
@@ -40,21 +43,4 @@ void write_seeds(const std::filesystem::path& folder) {
   m.tensors["a.weight"] = {{1, 2, 3, 4}, {2}};
   m.tensors["experts.weight"] = {{1, 2, 3, 4}, {2, 0}};
   nibble::write_imatrix(m, folder / "m.gguf");
-}
-
-}  // namespace
-
-int main(int argc, char** argv) {
-  if (argc != 2) {
-    std::fprintf(stderr, "usage: %s FOLDER\n", argv[0]);
-    return 1;
-  }
-  try {
-    std::filesystem::create_directories(argv[1]);
-    write_seeds(argv[1]);
-    return 0;
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "%s\n", e.what());
-    return 1;
-  }
 }
