@@ -57,8 +57,9 @@ inline std::string name_of(nibble::activation_type type) {
   return type == nibble::activation_type::int8 ? "int8" : "float";
 }
 
-// "f16" or "f16,f32": keys and values, or both.
-inline void parse_kv(const std::string& text, nibble::plan_options& plan) {
+// "f16" or "f16,f32": keys and values, or both; `option` stands for it in errors.
+inline void parse_kv(const std::string& option, const std::string& text,
+                     nibble::plan_options& plan) {
   const std::size_t comma = text.find(',');
   const std::string key = text.substr(0, comma);
   const std::string value = comma == text.npos ? key : text.substr(comma + 1);
@@ -66,8 +67,9 @@ inline void parse_kv(const std::string& text, nibble::plan_options& plan) {
   if (!all.contains(key) || !all.contains(value)) {
     std::string known;
     for (const auto& [name, type] : all) known += (known.empty() ? "" : ", ") + name;
-    throw CLI::ValidationError("'" + text + "' is not a type, or one for keys and one for values " +
-                               "with a comma between them; types are " + known);
+    throw CLI::ValidationError(option, "'" + text +
+                                           "' is not a type, or one for keys and one for values " +
+                                           "with a comma between them; types are " + known);
   }
   plan.key = all.at(key);
   plan.value = all.at(value);
@@ -103,9 +105,10 @@ struct load_options {
         {{"int8", nibble::activation_type::int8}, {"float", nibble::activation_type::float32}},
         [this](auto chosen) { model.cpu.activations = chosen; },
         "how activations enter products with quantised weights" + by_default("int8"));
+    const std::string kv = "--" + prefix + "kv";
     app.add_option_function<std::string>(
-        own ? "--kv" : "--" + prefix + "kv,--kl-against",
-        [this](const std::string& text) { parse_kv(text, model.plan); },
+        own ? kv : kv + ",--kl-against",
+        [this, kv](const std::string& text) { parse_kv(kv, text, model.plan); },
         "elements of the KV cache, or of keys and values: f16,f32" +
             by_default(name_of(model.plan.key)));
     app.add_option("--" + prefix + "isa", model.cpu.isa,

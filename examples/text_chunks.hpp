@@ -134,10 +134,12 @@ class text_options {
     if (text_path_ == "-") return read_standard_input();
     std::ifstream in(text_path_, std::ios::binary);
     if (!in) fail(nibble::errc::io, "cannot be opened.");
-    std::string text{std::istreambuf_iterator<char>(in), {}};
-    if (in.bad() || std::filesystem::is_directory(text_path_)) {
-      fail(nibble::errc::io, "cannot be read.");
+    // read() reports a failure in the stream's state, where its buffer would throw
+    std::string text;
+    for (char part[1 << 16]; in.read(part, sizeof part), in.gcount() > 0;) {
+      text.append(part, static_cast<std::size_t>(in.gcount()));
     }
+    if (in.bad()) fail(nibble::errc::io, "cannot be read.");
     return text;
   }
 
