@@ -37,7 +37,8 @@ if [[ $setup == yes ]]; then
   scripts/setup.sh
 fi
 echo "== building the programs in build/demo"
-cmake -S . -B build/demo -G Ninja -D CMAKE_BUILD_TYPE=Release -D NIBBLE_BUILD_TESTS=OFF
+cmake -S . -B build/demo -G Ninja -D CMAKE_BUILD_TYPE=Release -D NIBBLE_BUILD_TESTS=OFF \
+  -D NIBBLE_BUILD_BENCH=OFF
 cmake --build build/demo --parallel "$(nproc)"
 
 echo

@@ -168,6 +168,22 @@ TEST_CASE("quantize: what cannot be is refused, and exits with 1 or 2") {
   CHECK(names_in(folder.path()) == names{});
 }
 
+namespace {
+
+// Until a program has begun to write into the folder, six seconds at most.
+void wait_for_more_than(std::size_t names, const std::filesystem::path& folder) {
+  for (int n = 0; n < 3000 && names_in(folder).size() <= names; ++n) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+}
+
+// How long after that the i-th signal comes; the first at once, before any machine is done.
+std::chrono::milliseconds moment(int i, std::mt19937& rng) {
+  return std::chrono::milliseconds(i == 0 ? 0 : rng() % 200);
+}
+
+}  // namespace
+
 TEST_CASE("quantize: interrupted at random moments, it leaves the input and nothing else") {
   const test::temporary_folder folder;
   const std::string in = large_file(folder), out = (folder / "out.gguf").string();
@@ -177,11 +193,8 @@ TEST_CASE("quantize: interrupted at random moments, it leaves the input and noth
   for (int i = 0; i < 10; ++i) {
     const int signal = i % 2 == 0 ? SIGINT : SIGTERM;
     test::process running("quantize", {in, out, "q8_0", "-t", "1"}, "/dev/null");
-    // from when it has begun to write
-    for (int n = 0; n < 3000 && names_in(folder.path()).size() < 2; ++n) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(rng() % 200));
+    wait_for_more_than(1, folder.path());
+    std::this_thread::sleep_for(moment(i, rng));
     running.send(signal);
     const auto found = running.wait();
     INFO("exit status " << found.status << ", " << found.err);
@@ -204,8 +217,10 @@ TEST_CASE("quantize: killed at random moments, it leaves no file under the name,
   std::mt19937 rng(8);
   int killed = 0;
   for (int i = 0; i < 5; ++i) {
+    const std::size_t left = names_in(folder.path()).size();
     test::process running("quantize", {in, out, "q8_0", "-t", "1"}, "/dev/null");
-    std::this_thread::sleep_for(std::chrono::milliseconds(50 + rng() % 500));
+    wait_for_more_than(left, folder.path());
+    std::this_thread::sleep_for(moment(i, rng));
     running.send(SIGKILL);
     if (running.wait().status == 0) {
       CHECK(nibble::gguf::file(out).tensors().size() == 1);
