@@ -321,7 +321,12 @@ int main(int argc, char** argv) {
     check_options(options);
     const nibble::gguf::file file(options.load.path);
     std::optional<common::output> json;
-    if (!options.json_path.empty()) json.emplace(options.json_path, file.paths());
+    if (!options.json_path.empty()) {
+      auto taken = options.text.inputs();
+      for (const auto& path : file.paths()) taken.push_back(path);
+      taken.insert(taken.end(), {options.from_path, options.out_path});
+      json.emplace(options.json_path, taken);
+    }
     collection work(options, begin(options));
     const nibble::imatrix& all = work.run(file);
     const std::vector<summary> found = summarise(all);

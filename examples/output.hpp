@@ -116,18 +116,24 @@ inline void finish(std::ostream& out, const std::string& name) {
   if (!out.flush()) throw nibble::error(nibble::errc::io, "cannot be written.", {.file = name});
 }
 
-// `inputs`: files that are read and must not be replaced. Of a model: gguf::file::paths().
+// `taken`: files that are read, or written under another option, and must not be replaced. Of a
+// model: gguf::file::paths().
 inline void refuse_input_as_output(const std::filesystem::path& path,
-                                   const std::vector<std::filesystem::path>& inputs) {
+                                   const std::vector<std::filesystem::path>& taken) {
+  namespace fs = std::filesystem;
   std::error_code absent;
-  for (const auto& input : inputs) {
-    if (std::filesystem::is_regular_file(path, absent) &&
-        std::filesystem::equivalent(path, input, absent)) {
-      throw nibble::error(
-          nibble::errc::invalid_argument,
-          "is an input and would be lost; another name for the output was expected.",
-          {.file = path.string()});
-    }
+  const fs::path place = fs::weakly_canonical(path, absent);
+  for (const auto& other : taken) {
+    const bool same = fs::is_regular_file(path, absent)
+                          ? fs::equivalent(path, other, absent)
+                          : place == fs::weakly_canonical(other, absent);
+    if (other.empty() || !same) continue;
+    // a device or a pipe keeps nothing that could be lost
+    if (fs::exists(path, absent) && !fs::is_regular_file(path, absent)) continue;
+    throw nibble::error(
+        nibble::errc::invalid_argument,
+        "is an input or another output and would be lost; another name was expected.",
+        {.file = path.string()});
   }
 }
 

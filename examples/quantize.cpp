@@ -247,6 +247,7 @@ void work(options& o) {
   }
   common::refuse_input_as_output(o.out, inputs);
   const auto plan = nibble::plan_quantise(file, o.out, o.work);
+  inputs.emplace_back(o.out);
   std::optional<common::output> json;
   if (!o.json_path.empty()) json.emplace(o.json_path, inputs);
   double seconds = 0;

@@ -164,6 +164,7 @@ TEST_CASE("quantize: what cannot be is refused, and exits with 1 or 2") {
   refused({out, "q4_0", "--imatrix", (folder / "none").string()}, {"none"}, 1);
   refused({model, "q4_0"}, {model, "is an input"}, 1);
   refused({folder.path().string(), "q4_0"}, {"no regular file"}, 1);
+  refused({out, "q4_0", "--json", out}, {out, "another output"}, 1);
   refused({"/dev/null", "q4_0"}, {"/dev/null", "no regular file"}, 1);
   CHECK(names_in(folder.path()) == names{});
 }
@@ -171,8 +172,8 @@ TEST_CASE("quantize: what cannot be is refused, and exits with 1 or 2") {
 namespace {
 
 // Until a program has begun to write into the folder, six seconds at most.
-void wait_for_more_than(std::size_t names, const std::filesystem::path& folder) {
-  for (int n = 0; n < 3000 && names_in(folder).size() <= names; ++n) {
+void wait_for_more_than(std::size_t count, const std::filesystem::path& folder) {
+  for (int n = 0; n < 3000 && names_in(folder).size() <= count; ++n) {
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
 }

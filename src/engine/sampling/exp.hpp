@@ -11,8 +11,9 @@ namespace nibble::inline NIBBLE_ABI::sampling {
 constexpr float least_exponent = -87;
 
 // exp(x) for least_exponent <= x <= 0, within 2e-7 of its value. (A comparison in here would keep
-// g++ 12 from making vectors.) x = n log 2 + r with |r| <= log(2) / 2; 2^n is made in the exponent's bits, exp(r) is its Taylor
-// polynomial of degree 6, whose remainder is below 1.3e-7 there.
+// g++ 12 from making vectors.) x = n log 2 + r with |r| <= log(2) / 2; 2^n is made in the
+// exponent's bits, exp(r) is its Taylor polynomial of degree 6, whose remainder is below 1.3e-7
+// there.
 inline float exp_of_negative(float x) {
   const auto n = static_cast<std::int32_t>(x * 1.44269504f - 0.5f);
   const auto whole = static_cast<float>(n);
