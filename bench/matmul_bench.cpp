@@ -36,12 +36,20 @@ void fill(std::mt19937& random, typename F::block& b) {
   }
 }
 
-// A mebibyte of random blocks, again and again.
 template <typename F>
-std::shared_ptr<bench::buffer> make_weights() {
+constexpr std::size_t row_bytes = columns / F::block_size * sizeof(typename F::block);
+
+// Some hundred rows of random blocks, again and again; for int8 activations as `table` packs them.
+template <typename F>
+std::shared_ptr<bench::buffer> make_weights(const kernel_table& table, bool q8) {
+  constexpr std::int64_t rows = 512;
   std::mt19937 random(1);
-  std::vector<typename F::block> some((std::size_t{1} << 20) / sizeof(typename F::block));
+  std::vector<typename F::block> some(static_cast<std::size_t>(rows * columns / F::block_size));
   for (auto& b : some) fill<F>(random, b);
+  if (q8) {
+    const std::vector<typename F::block> plain = some;
+    table.pack[nibble::index_of<F>](plain.data(), rows, columns, some.data());
+  }
   auto weights = std::make_shared<bench::buffer>(all_bytes);
   auto* const to = reinterpret_cast<unsigned char*>(weights->data());
   const std::size_t step = some.size() * sizeof some[0];
@@ -83,33 +91,38 @@ void cut(const nibble::part_size& part, std::int64_t rows, std::int64_t tokens,
 
 template <typename F>
 void matmul(benchmark::State& state, const kernel_table& table, bool q8, std::int64_t tokens) {
-  constexpr std::size_t row_bytes = columns / F::block_size * sizeof(typename F::block);
-  const auto weights = bench::shared_buffer(std::string(F::name), make_weights<F>);
+  constexpr std::int64_t unit = 64;  // rows: whole strips on every instruction set
+  const std::string layout = q8 ? "/" + std::to_string(table.strip_rows) : "";
+  const auto weights = bench::shared_buffer(std::string(F::name) + layout,
+                                            [&] { return make_weights<F>(table, q8); });
   const std::size_t mine = (tokens <= few_tokens ? all_bytes : all_bytes / 16) /
                            static_cast<std::size_t>(state.threads());
-  const auto* const data = reinterpret_cast<const unsigned char*>(weights->data()) +
-                           static_cast<std::size_t>(state.thread_index()) * (mine & -4096);
-  const auto rows = static_cast<std::int64_t>((mine & -4096) / row_bytes);
+  const auto rows = static_cast<std::int64_t>(mine / row_bytes<F>) / unit * unit;
+  const auto row_at = [&](std::int64_t r) {
+    return reinterpret_cast<const unsigned char*>(weights->data()) +
+           static_cast<std::size_t>(state.thread_index() * rows + r) * row_bytes<F>;
+  };
   const activations a(table, tokens);
   std::vector<float> out(static_cast<std::size_t>(tokens * rows));
+  const bench::buffer scratch(nibble::cpu::product_scratch_bytes);
 
   const bench::peak_loops& loops = bench::loops_of(table.isa);
   const double macs = static_cast<double>(rows) * columns * static_cast<double>(tokens);
   const auto part = [&](std::int64_t r, std::int64_t n_rows, std::int64_t t, std::int64_t n) {
-    const nibble::cpu::weight_rows w{data + static_cast<std::size_t>(r) * row_bytes, row_bytes,
-                                     n_rows, columns};
     float* const to = out.data() + t * rows + r;
     const std::int64_t at = t * columns;
     if (q8) {
       table.matmul_q8[nibble::index_of<F>](
-          w, {a.q.data() + at, a.scale.data() + at / 32, a.sum.data() + at / 16, columns}, n, to,
-          rows);
+          {row_at(r), n_rows},
+          {a.q.data() + at, a.scale.data() + at / 32, a.sum.data() + at / 16, columns}, n,
+          {to, rows, false}, scratch.data());
     } else {
-      table.matmul_f32[nibble::index_of<F>](w, a.x.data() + at, columns, n, to, rows);
+      table.matmul_f32[nibble::index_of<F>]({row_at(r), row_bytes<F>, n_rows, columns},
+                                            a.x.data() + at, columns, n, to, rows);
     }
   };
   bench::measure(state, {.loops = loops, .compute = q8 ? loops.int8 : loops.fp32},
-                 {.macs = macs, .bytes = static_cast<double>(rows) * row_bytes},
+                 {.macs = macs, .bytes = static_cast<double>(rows) * row_bytes<F>},
                  [&] { cut(q8 ? nibble::q8_part : nibble::f32_part, rows, tokens, part); });
 }
 

@@ -35,7 +35,8 @@ function(nibble_isa_unit_flags isa unit result)
   if(NIBBLE_SANITIZE)
     set(optimise -O1)  # -O3 would take minutes a file
   endif()
-  set(${result} ${optimise} -fno-math-errno -fno-trapping-math -ffp-contract=off
+  # psabi: vectors of the compiler's own are passed between inline functions only
+  set(${result} ${optimise} -Wno-psabi -fno-math-errno -fno-trapping-math -ffp-contract=off
       -DNIBBLE_ABI=isa_${unit} -Dxsimd=xsimd_isa_${unit} ${nibble_isa_${isa}_flags} PARENT_SCOPE)
 endfunction()
 

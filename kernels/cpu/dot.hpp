@@ -1,190 +1,208 @@
-// What xsimd lacks: dot products of signed bytes.
+// What compilers' vectors lack: products of bytes, summed over the four columns of each row.
 //
-// `bytes<Arch>` holds 32 of them. A product of two gives eight int32 sums of four neighbours each,
-// as floats: lane i = sum of w[j] * x[j], 4 i <= j < 4 i + 4. That is the same on every instruction
-// set, so the kernels above it exist once.
-//
-// All of them are exact. |w| <= 128 and |x| <= 127, so one product fits int16; int32 sums of four
-// are far below 2^24 and convert to float exactly. x86 multiplies unsigned by signed bytes: |w|
-// fits an unsigned byte, also for w = -128; x with the sign of w fits a signed one, since x is
-// never -128; two products add up to 2 * 128 * 127 = 32512 <= 32767 at most in magnitude, so the
-// saturating int16 addition of pmaddubsw never saturates.
+// byte_products<Arch> multiplies a strip's vector of codes by four activations. There are three
+// kinds, by what the processor has:
+//   pairs    x86 before VNNI: unsigned codes, sums of two in 16 bits, which may be added up there
+//            as long as they cannot overflow
+//   quads    VNNI: unsigned codes, added in 32 bits
+//   signed   others: signed codes, added in 32 bits
+// All are exact. An activation is in [-127, 127], so a sum of two products with codes up to 127 is
+// at most 2 * 127 * 127 = 32258 in magnitude and fits 16 bits: vpmaddubsw never saturates.
 #pragma once
 
 #include <cstdint>
 
-#include "cpu/simd.hpp"
+#include "cpu/strip.hpp"
 
 namespace nibble::inline NIBBLE_ABI::kernels {
 
-// Weights whose codes are never negative need no change of signs: `Signed` is false for them.
-template <typename Arch>
-struct bytes {
-  std::int8_t value[32];
+enum class product_kind { pairs, quads, signed_codes };
 
-  static bytes load(const std::int8_t* x) {
-    bytes r;
-    std::memcpy(r.value, x, 32);
-    return r;
+template <typename Arch>
+struct byte_products {
+  using lanes = strip<Arch>;
+  static constexpr product_kind kind = product_kind::signed_codes;
+
+  // sum + codes . x, in 16 bits first: 2 * 128 * 127 = 32512 at most
+  static typename lanes::i32 add(const typename lanes::i32& sum, const typename lanes::u8& codes,
+                                 const typename lanes::i32& x) {
+    using i16 = typename lanes::i16;
+    const auto c = reinterpret_cast<i16>(codes), y = reinterpret_cast<i16>(x);
+    const i16 pairs = ((c << 8) >> 8) * ((y << 8) >> 8) + (c >> 8) * (y >> 8);
+    const auto both = reinterpret_cast<typename lanes::i32>(pairs);
+    return sum + ((both << 16) >> 16) + (both >> 16);
   }
-  template <bool Signed>
-  struct weight {
-    bytes w;
-    explicit weight(const bytes& x) : w(x) {}
-    eight<Arch> dot(const bytes& x) const {
-      float sums[8];
-      for (int i = 0; i < 8; ++i) {
-        std::int32_t sum = 0;
-        for (int j = 4 * i; j < 4 * i + 4; ++j) sum += w.value[j] * x.value[j];
-        sums[i] = static_cast<float>(sum);
-      }
-      return eight<Arch>::load(sums);
-    }
-  };
+  // [rows] products of two 16-bit integers each, added.
+  static typename lanes::i32 multiply_pairs(const typename lanes::i16& a,
+                                            const typename lanes::i16& b) {
+    const auto x = reinterpret_cast<typename lanes::i32>(a);
+    const auto y = reinterpret_cast<typename lanes::i32>(b);
+    return ((x << 16) >> 16) * ((y << 16) >> 16) + (x >> 16) * (y >> 16);
+  }
 };
 
 #if defined(__SSE4_2__)
-template <>
-struct bytes<sse42> {
-  __m128i value[2];
-
-  static bytes load(const std::int8_t* x) {
-    const auto* from = reinterpret_cast<const __m128i*>(x);
-    return {{_mm_loadu_si128(from), _mm_loadu_si128(from + 1)}};
+// Applies f to the registers, of `Bytes` bytes, of vectors that may be longer than one.
+template <int Bytes, typename Result, typename Function, typename... Vectors>
+inline Result by_register(Function f, const Vectors&... v) {
+  using part_type = typename vector_type<long long, Bytes>::type;
+  constexpr int n = sizeof(Result) / Bytes;
+  part_type part[n];
+  for (int i = 0; i < n; ++i) {
+    part[i] = f(read<part_type>(reinterpret_cast<const char*>(&v) + i * Bytes)...);
   }
-  template <bool Signed>
-  struct weight {
-    __m128i w[2], magnitude[2];
-    explicit weight(const bytes& x) {
-      for (int i = 0; i < 2; ++i) {
-        w[i] = x.value[i];
-        magnitude[i] = Signed ? _mm_abs_epi8(w[i]) : w[i];
-      }
-    }
-    eight<sse42> dot(const bytes& x) const {
-      eight<sse42> r;
-      for (int i = 0; i < 2; ++i) {
-        const __m128i y = Signed ? _mm_sign_epi8(x.value[i], w[i]) : x.value[i];
-        const __m128i pairs = _mm_maddubs_epi16(magnitude[i], y);
-        r.part[i] = _mm_cvtepi32_ps(_mm_madd_epi16(pairs, _mm_set1_epi16(1)));
-      }
-      return r;
-    }
-  };
-};
-#endif
+  return read<Result>(part);
+}
 
+inline __m128i pair_products(__m128i codes, __m128i x) {
+  return _mm_maddubs_epi16(codes, x);
+}
+inline __m128i pair_sums(__m128i a, __m128i b) {
+  return _mm_madd_epi16(a, b);
+}
+inline __m128i with_sign_of(__m128i x, __m128i codes) {
+  return _mm_sign_epi8(x, codes);
+}
+inline __m128i magnitudes(__m128i codes) {
+  return _mm_abs_epi8(codes);
+}
 #if defined(__AVX2__)
-// The operation proper for 32 bytes: int32 sums of four products.
-template <typename Arch>
-struct byte_products {
-  static __m256i dot(__m256i magnitude, __m256i x) {
-    return _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, x), _mm256_set1_epi16(1));
-  }
-};
-#if defined(__AVXVNNI__)
-template <>
-struct byte_products<avxvnni> {
-  static __m256i dot(__m256i magnitude, __m256i x) {
-    return _mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), magnitude, x);
-  }
-};
+inline __m256i pair_products(__m256i codes, __m256i x) {
+  return _mm256_maddubs_epi16(codes, x);
+}
+inline __m256i pair_sums(__m256i a, __m256i b) {
+  return _mm256_madd_epi16(a, b);
+}
+inline __m256i with_sign_of(__m256i x, __m256i codes) {
+  return _mm256_sign_epi8(x, codes);
+}
+inline __m256i magnitudes(__m256i codes) {
+  return _mm256_abs_epi8(codes);
+}
 #endif
-#if defined(__AVX512VNNI__)
-template <>
-struct byte_products<avx512vnni> {
-  static __m256i dot(__m256i magnitude, __m256i x) {
-    return _mm256_dpbusd_epi32(_mm256_setzero_si256(), magnitude, x);
-  }
-};
+#if defined(__AVX512BW__)
+inline __m512i pair_products(__m512i codes, __m512i x) {
+  return _mm512_maddubs_epi16(codes, x);
+}
+inline __m512i pair_sums(__m512i a, __m512i b) {
+  return _mm512_madd_epi16(a, b);
+}
+// AVX-512 has no such operation. Codes of 0 are multiplied by 0 whatever the sign.
+inline __m512i with_sign_of(__m512i x, __m512i codes) {
+  return _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(codes), _mm512_setzero_si512(), x);
+}
+inline __m512i magnitudes(__m512i codes) {
+  return _mm512_abs_epi8(codes);
+}
 #endif
 
-template <typename Arch>
-struct bytes_256 {
-  __m256i value;
+template <typename Arch, int Bytes>
+struct products_x86 {
+  using lanes = strip<Arch>;
+  static constexpr product_kind kind = product_kind::pairs;
 
-  static bytes_256 load(const std::int8_t* x) {
-    return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x))};
+  // Codes up to 127.
+  static typename lanes::i16 multiply(const typename lanes::u8& codes,
+                                      const typename lanes::i32& x) {
+    return by_register<Bytes, typename lanes::i16>(
+        [](auto c, auto y) { return pair_products(c, y); }, codes, x);
   }
-  template <bool Signed>
-  struct weight {
-    __m256i w, magnitude;
-    explicit weight(const bytes_256& x)
-        : w(x.value), magnitude(Signed ? _mm256_abs_epi8(x.value) : x.value) {}
-    eight<Arch> dot(const bytes_256& x) const {
-      const __m256i y = Signed ? _mm256_sign_epi8(x.value, w) : x.value;
-      return {{typename Arch::narrow(_mm256_cvtepi32_ps(byte_products<Arch>::dot(magnitude, y)))}};
-    }
-  };
+  // Signed codes, all of them: |codes| times x with their sign. -128 becomes 128, and -x is one of
+  // [-127, 127] as well; two products come to 2 * 128 * 127 = 32512 at most.
+  static typename lanes::i16 multiply_signed(const typename lanes::u8& codes,
+                                             const typename lanes::i32& x) {
+    return by_register<Bytes, typename lanes::i16>(
+        [](auto c, auto y) { return pair_products(magnitudes(c), with_sign_of(y, c)); }, codes, x);
+  }
+  static typename lanes::i32 multiply_pairs(const typename lanes::i16& a,
+                                            const typename lanes::i16& b) {
+    return by_register<Bytes, typename lanes::i32>([](auto c, auto d) { return pair_sums(c, d); },
+                                                   a, b);
+  }
 };
 template <>
-struct bytes<avx2> : bytes_256<avx2> {
-  bytes(const bytes_256& x) : bytes_256(x) {}
-};
+struct byte_products<sse42> : products_x86<sse42, 16> {};
+#endif
+#if defined(__AVX2__)
+template <>
+struct byte_products<avx2> : products_x86<avx2, 32> {};
 #endif
 #if defined(__AVXVNNI__)
 template <>
-struct bytes<avxvnni> : bytes_256<avxvnni> {
-  bytes(const bytes_256& x) : bytes_256(x) {}
+struct byte_products<avxvnni> : products_x86<avxvnni, 32> {
+  static constexpr product_kind kind = product_kind::quads;
+  static lanes::i32 add(lanes::i32 sum, lanes::u8 codes, lanes::i32 x) {
+    return reinterpret_cast<lanes::i32>(_mm256_dpbusd_avx_epi32(reinterpret_cast<__m256i>(sum),
+                                                                reinterpret_cast<__m256i>(codes),
+                                                                reinterpret_cast<__m256i>(x)));
+  }
 };
 #endif
 #if defined(__AVX512BW__)
 template <>
-struct bytes<avx512> : bytes_256<avx512> {
-  bytes(const bytes_256& x) : bytes_256(x) {}
-};
+struct byte_products<avx512> : products_x86<avx512, 64> {};
 #endif
 #if defined(__AVX512VNNI__)
 template <>
-struct bytes<avx512vnni> : bytes_256<avx512vnni> {
-  bytes(const bytes_256& x) : bytes_256(x) {}
+struct byte_products<avx512vnni> : products_x86<avx512vnni, 64> {
+  static constexpr product_kind kind = product_kind::quads;
+  static lanes::i32 add(lanes::i32 sum, lanes::u8 codes, lanes::i32 x) {
+    return reinterpret_cast<lanes::i32>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(sum),
+                                                            reinterpret_cast<__m512i>(codes),
+                                                            reinterpret_cast<__m512i>(x)));
+  }
 };
 #endif
 
 #if defined(NIBBLE_NEON)
 // The operation proper for 16 bytes: int32 sums of four products.
 template <typename Arch>
-struct byte_products {
-  static int32x4_t dot(int8x16_t w, int8x16_t x) {
-    const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(x));
-    const int16x8_t high = vmull_high_s8(w, x);
-    return vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high));
-  }
-};
+inline int32x4_t add_products(int32x4_t sum, int8x16_t w, int8x16_t x) {
+  const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(x));
+  const int16x8_t high = vmull_high_s8(w, x);
+  return vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+}
 #if defined(__ARM_FEATURE_DOTPROD)
 template <>
-struct byte_products<neon_dotprod> {
-  static int32x4_t dot(int8x16_t w, int8x16_t x) { return vdotq_s32(vdupq_n_s32(0), w, x); }
-};
+inline int32x4_t add_products<neon_dotprod>(int32x4_t sum, int8x16_t w, int8x16_t x) {
+  return vdotq_s32(sum, w, x);
+}
 #endif
 
 template <typename Arch>
-struct bytes_neon {
-  int8x16_t value[2];
+struct products_neon {
+  using lanes = strip<Arch>;
+  static constexpr product_kind kind = product_kind::signed_codes;
 
-  static bytes_neon load(const std::int8_t* x) { return {{vld1q_s8(x), vld1q_s8(x + 16)}}; }
-  template <bool Signed>
-  struct weight {
-    bytes_neon w;
-    explicit weight(const bytes_neon& x) : w(x) {}
-    eight<Arch> dot(const bytes_neon& x) const {
-      eight<Arch> r;
-      for (int i = 0; i < 2; ++i) {
-        const int32x4_t sums = byte_products<Arch>::dot(w.value[i], x.value[i]);
-        r.part[i] = typename Arch::narrow(vcvtq_f32_s32(sums));
-      }
-      return r;
+  static typename lanes::i32 add(const typename lanes::i32& sum, const typename lanes::u8& codes,
+                                 const typename lanes::i32& x) {
+    int32x4_t s[2];
+    int8x16_t c[2], y[2];
+    std::memcpy(s, &sum, sizeof s);
+    std::memcpy(c, &codes, sizeof c);
+    std::memcpy(y, &x, sizeof y);
+    for (int i = 0; i < 2; ++i) s[i] = add_products<Arch>(s[i], c[i], y[i]);
+    return read<typename lanes::i32>(s);
+  }
+  static typename lanes::i32 multiply_pairs(const typename lanes::i16& a,
+                                            const typename lanes::i16& b) {
+    int16x8_t x[2], y[2];
+    int32x4_t s[2];
+    std::memcpy(x, &a, sizeof x);
+    std::memcpy(y, &b, sizeof y);
+    for (int i = 0; i < 2; ++i) {
+      s[i] =
+          vpaddq_s32(vmull_s16(vget_low_s16(x[i]), vget_low_s16(y[i])), vmull_high_s16(x[i], y[i]));
     }
-  };
+    return read<typename lanes::i32>(s);
+  }
 };
 template <>
-struct bytes<neon> : bytes_neon<neon> {
-  bytes(const bytes_neon& x) : bytes_neon(x) {}
-};
+struct byte_products<neon> : products_neon<neon> {};
+#if defined(__ARM_FEATURE_DOTPROD)
 template <>
-struct bytes<neon_dotprod> : bytes_neon<neon_dotprod> {
-  bytes(const bytes_neon& x) : bytes_neon(x) {}
-};
+struct byte_products<neon_dotprod> : products_neon<neon_dotprod> {};
+#endif
 #endif
 
 }  // namespace nibble::inline NIBBLE_ABI::kernels

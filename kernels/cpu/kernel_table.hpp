@@ -11,6 +11,7 @@
 namespace nibble::inline v0::cpu {
 
 inline constexpr int max_formats = 32;  // asserted against the list where tables are filled
+inline constexpr int max_strip_rows = 16;
 
 // Activations as eight-bit integers, [tokens, columns]; columns is a multiple of 32.
 struct q8_matrix {
@@ -28,11 +29,28 @@ struct weight_rows {
   std::int64_t columns;
 };
 
-// out[t * out_stride + r] = rows[r] . x[t]. The result for a token does not depend on how many
-// tokens are given, nor on how rows are shared out.
-using matmul_q8_fn = void (*)(const weight_rows& rows, const q8_matrix& x, std::int64_t tokens,
-                              float* out, std::int64_t out_stride);
-// The same with float activations x [tokens, columns], `x_stride` floats apart.
+// `count` rows of a packed weight matrix (kernel_table::pack). The first one starts a strip.
+struct packed_rows {
+  const void* data;
+  std::int64_t count;
+};
+
+// Where a product goes: result r of token t to data[t * stride + r], or added to what is there.
+struct product_output {
+  float* data;
+  std::int64_t stride;
+  bool accumulate;
+};
+
+// What matmul_q8 needs of memory beside, aligned to 64 bytes, if there are several tokens.
+inline constexpr std::size_t product_scratch_bytes = 112 * 1024;
+
+// out = rows[r] . x[t]. The result for a token does not depend on how many tokens are given, nor on
+// how rows are shared out.
+using matmul_q8_fn = void (*)(const packed_rows& rows, const q8_matrix& x, std::int64_t tokens,
+                              const product_output& out, void* scratch);
+// out[t * out_stride + r] = rows[r] . x[t], with float activations x [tokens, columns], `x_stride`
+// floats apart.
 using matmul_f32_fn = void (*)(const weight_rows& rows, const float* x, std::int64_t x_stride,
                                std::int64_t tokens, float* out, std::int64_t out_stride);
 
@@ -56,11 +74,19 @@ struct attend_args {
 
 struct kernel_table {
   const char* isa;
+  // Rows of a strip, which lie packed together: at most max_strip_rows.
+  std::int32_t strip_rows;
 
   // by format index (formats/list.hpp)
   matmul_q8_fn matmul_q8[max_formats];    // null for F32, F16, BF16
   matmul_f32_fn matmul_f32[max_formats];  // every format
   void (*decode[max_formats])(const void* row, std::int64_t n, float* out);
+  // Rows of blocks, one after another, to strips of rows, the last one filled up with zeros. The
+  // bytes are those of the rows, reordered (strip_layout.hpp). Null for F32, F16, BF16.
+  void (*pack[max_formats])(const void* rows, std::int64_t n_rows, std::int64_t columns, void* to);
+  // Row `row` of packed ones, back to blocks.
+  void (*unpack_row[max_formats])(const void* packed, std::int64_t row, std::int64_t columns,
+                                  void* to);
 
   // x [n] -> q [n], scale [n / 32], sum [n / 16]; a block of zeros gets scale 0
   void (*quantise_q8)(const float* x, std::int64_t n, std::int8_t* q, float* scale,

@@ -1,61 +1,48 @@
-// Quantised weights times int8 activations.
+// Packed weights times int8 activations.
 //
-// A stretch of `tile_rows` rows is unpacked to bytes and float scales in a buffer that fits L1,
-// then multiplied with all tokens. A result is the sum, stretch by stretch, of eight float lanes
-// that run over the stretch's units of 32 columns; nothing in that order depends on how many rows
-// or tokens are worked on together.
+// A result is one chain of float operations over the units of 32 columns: the exact integer sum of
+// a group, times its scale and that of the activations, is added, then its offset times the sum of
+// the activations. The chain is the same for any number of tokens and on every instruction set,
+// save for operations that one fuses and another does not.
+//
+// Few tokens use the codes where they are unpacked, in registers; many take the way of
+// matmul_q8_tile.hpp.
 #pragma once
 
 #include <cstdint>
-#include <nibble/formats/concepts.hpp>
 
 #include "cpu/dot.hpp"
 #include "cpu/kernel_table.hpp"
-#include "cpu/unpack.hpp"
+#include "cpu/strip_codes.hpp"
 
 namespace nibble::inline NIBBLE_ABI::kernels {
 
-inline constexpr int unit = 32;       // columns that share an activation scale
-inline constexpr int stretch = 2048;  // columns unpacked at a time, a multiple of all blocks
-inline constexpr int units = stretch / unit;
+template <typename Arch>
+inline constexpr product_kind products_of = byte_products<Arch>::kind;
 
-// A stretch of one row.
-template <typename F>
-struct unpacked {
-  static constexpr bool split_units = F::group_size < unit;  // two groups of 16 in a unit
-  static constexpr int groups = stretch / F::group_size;
-  static_assert(F::group_size == 16 || F::group_size == unit);
-  static_assert(stretch % F::block_size == 0);
-
-  alignas(64) std::int8_t codes[stretch];
-  float scales[groups];
-  float offsets[F::has_offset ? groups : 1];  // one a group; up to a multiple of eight, zeros
-};
-
-// Unpacks columns [first, first + n) of a row.
+// What is added to the format's codes before they are multiplied.
 template <typename Arch, typename F>
-inline void unpack_stretch(const void* row, std::int64_t first, int n, unpacked<F>& to) {
-  using block = typename F::block;
-  constexpr int groups = F::block_size / F::group_size;
-  const auto* from = static_cast<const block*>(row) + first / F::block_size;
-  int g = 0;
-  for (int at = 0; at < n; at += F::block_size, ++from) {
-    unpack_codes<Arch, F>(*from, to.codes + at);
-    if constexpr (requires { fast_scales(*from, to.scales, to.offsets); }) {
-      // without offsets nothing is written there
-      fast_scales(*from, to.scales + g, to.offsets + (F::has_offset ? g : 0));
-    } else {
-      // apart, so that each loop can become vector code
-      for (int i = 0; i < groups; ++i) to.scales[g + i] = F::scale(*from, i).scale;
-      if constexpr (F::has_offset) {
-        for (int i = 0; i < groups; ++i) to.offsets[g + i] = F::scale(*from, i).offset;
-      }
-    }
-    g += groups;
+inline constexpr int product_bias = products_of<Arch> == product_kind::signed_codes ? 0
+                                    : !wide_codes<F>                                ? code_bias<F>
+                                    : products_of<Arch> == product_kind::quads      ? 128
+                                                                                    : 0;
+
+// From what unit_codes() gives to what is multiplied.
+template <typename Arch, typename F>
+inline void to_product_codes(typename strip<Arch>::u8 (&c)[unit_words]) {
+  if constexpr (products_of<Arch> == product_kind::signed_codes && code_bias<F> != 0) {
+    NIBBLE_UNROLL for (auto& v : c) v -= static_cast<std::uint8_t>(code_bias<F>);
+  } else if constexpr (products_of<Arch> == product_kind::quads && wide_codes<F>) {
+    NIBBLE_UNROLL for (auto& v : c) v ^= 128;
   }
-  if constexpr (F::has_offset) {
-    for (; g % 8 != 0; ++g) to.offsets[g] = 0;
-  }
+}
+
+// How many vectors of pairs of products may be added in 16 bits: each has two products of a code
+// with an activation of up to 127. A power of two, so that it divides a group's words.
+template <typename F>
+constexpr int pairs_in_16_bits() {
+  constexpr int most = 32767 / (2 * 127 * (F::max_code - F::min_code));
+  return most >= 8 ? 8 : most >= 4 ? 4 : most >= 2 ? 2 : 1;
 }
 
 // A stretch of one token.
@@ -65,112 +52,134 @@ struct activations {
   const std::int16_t* sum;
 };
 
-inline activations stretch_of(const cpu::q8_matrix& x, std::int64_t token, std::int64_t first) {
+inline activations token_of(const cpu::q8_matrix& x, std::int64_t token, std::int64_t first) {
   const std::int64_t at = token * x.columns + first;
   return {x.q + at, x.scale + at / 32, x.sum + at / 16};
 }
 
-// out[g] = activation scale * sum of activations in group g: what a weight offset multiplies.
-template <typename F>
-inline void scaled_sums(const activations& x, int n, float* out) {
-  int g = 0;
-  for (; g < n / F::group_size; ++g) {
-    if constexpr (unpacked<F>::split_units) {
-      out[g] = x.scale[g / 2] * static_cast<float>(x.sum[g]);
-    } else {
-      out[g] = x.scale[g] * static_cast<float>(x.sum[2 * g] + x.sum[2 * g + 1]);
-    }
-  }
-  for (; g % 8 != 0; ++g) out[g] = 0;
-}
-
-// sums[t][r] = rows[r] . x[t] over one stretch.
-template <typename Arch, typename F, int Rows, int Tokens>
-inline void multiply_stretch(const unpacked<F>* rows, const activations* x, int n,
-                             float (&sums)[Tokens][Rows]) {
-  using lanes = eight<Arch>;
-  using weight = typename bytes<Arch>::template weight<(F::min_code < 0)>;
-  lanes acc[Tokens][Rows];
-  for (auto& token : acc) {
-    for (lanes& a : token) a = lanes::broadcast(0);
-  }
-  for (int u = 0; u < n / unit; ++u) {
-    unrolled<Rows>([&](auto r) {
-      const weight w(bytes<Arch>::load(rows[r].codes + u * unit));
-      lanes scale;
-      if constexpr (unpacked<F>::split_units) {
-        scale = lanes::halves(rows[r].scales[2 * u], rows[r].scales[2 * u + 1]);
-      } else {
-        scale = lanes::broadcast(rows[r].scales[u]);
-      }
-      unrolled<Tokens>([&](auto t) {
-        const lanes products = w.dot(bytes<Arch>::load(x[t].q + u * unit));
-        acc[t][r] = mul_add(products, scale * lanes::broadcast(x[t].scale[u]), acc[t][r]);
-      });
-    });
-  }
-  if constexpr (F::has_offset) {
-    unrolled<Tokens>([&](auto t) {
-      float scaled[unpacked<F>::groups];
-      scaled_sums<F>(x[t], n, scaled);
-      for (int g = 0; g < n / F::group_size; g += 8) {
-        const lanes y = lanes::load(scaled + g);
-        unrolled<Rows>(
-            [&](auto r) { acc[t][r] = mul_add(lanes::load(rows[r].offsets + g), y, acc[t][r]); });
-      }
-    });
-  }
-  unrolled<Tokens>(
-      [&](auto t) { unrolled<Rows>([&](auto r) { sums[t][r] = lane_sum(acc[t][r]); }); });
-}
-
-// Adds a stretch of `Rows` rows to the outputs of `Tokens` tokens.
-template <typename Arch, typename F, int Rows, int Tokens>
-inline void add_stretch(const unpacked<F>* rows, const cpu::q8_matrix& x, std::int64_t token,
-                        std::int64_t first, int n, float* out, std::int64_t out_stride) {
-  activations tile[Tokens];
-  for (int t = 0; t < Tokens; ++t) tile[t] = stretch_of(x, token + t, first);
-  float sums[Tokens][Rows];
-  multiply_stretch<Arch, F>(rows, tile, n, sums);
-  for (int t = 0; t < Tokens; ++t) {
-    float* const to = out + (token + t) * out_stride;
-    for (int r = 0; r < Rows; ++r) to[r] = first == 0 ? sums[t][r] : to[r] + sums[t][r];
-  }
-}
-
-template <typename Arch, typename F, int Rows>
-inline void multiply_rows(const unsigned char* data, std::size_t stride, const cpu::q8_matrix& x,
-                          std::int64_t tokens, float* out, std::int64_t out_stride) {
-  constexpr int tile_tokens = 2;
-  unpacked<F> rows[Rows];
-  for (std::int64_t first = 0; first < x.columns; first += stretch) {
-    const int n = static_cast<int>(least<std::int64_t>(stretch, x.columns - first));
-    for (int r = 0; r < Rows; ++r) {
-      unpack_stretch<Arch, F>(data + static_cast<std::size_t>(r) * stride, first, n, rows[r]);
-    }
-    std::int64_t t = 0;
-    for (; t + tile_tokens <= tokens; t += tile_tokens) {
-      add_stretch<Arch, F, Rows, tile_tokens>(rows, x, t, first, n, out, out_stride);
-    }
-    for (; t < tokens; ++t) {
-      add_stretch<Arch, F, Rows, 1>(rows, x, t, first, n, out, out_stride);
-    }
-  }
-}
-
-// See cpu::matmul_q8_fn.
+// [rows] factor * the sum of the activations in group g of a unit; sums: two of 16 columns.
 template <typename Arch, typename F>
-void matmul_q8(const cpu::weight_rows& rows, const cpu::q8_matrix& x, std::int64_t tokens,
-               float* out, std::int64_t out_stride) {
-  constexpr int tile_rows = 4;
-  const auto* data = static_cast<const unsigned char*>(rows.data);
-  const auto at = [&](std::int64_t r) { return data + static_cast<std::size_t>(r) * rows.stride; };
-  std::int64_t r = 0;
-  for (; r + tile_rows <= rows.count; r += tile_rows) {
-    multiply_rows<Arch, F, tile_rows>(at(r), rows.stride, x, tokens, out + r, out_stride);
+inline typename strip<Arch>::i32 group_sum(const std::int16_t* sums, int g, std::int16_t factor) {
+  using i32 = typename strip<Arch>::i32;
+  using i16 = typename strip<Arch>::i16;
+  const std::uint32_t f = static_cast<std::uint16_t>(factor);
+  const std::uint32_t both = unit_groups<F> == 1 ? f | f << 16 : g == 0 ? f : f << 16;
+  const i32 factors = static_cast<std::int32_t>(both) - i32{};
+  return byte_products<Arch>::multiply_pairs(reinterpret_cast<i16>(broadcast_word<Arch>(sums)),
+                                             reinterpret_cast<i16>(factors));
+}
+
+template <typename Arch>
+inline typename strip<Arch>::i32 add_pairs(const typename strip<Arch>::i32& sum,
+                                           const typename strip<Arch>::i16& pairs) {
+  return sum + byte_products<Arch>::multiply_pairs(pairs, 1 - typename strip<Arch>::i16{});
+}
+
+// sum + codes . x over the words of a group, for few tokens.
+template <typename Arch, typename F>
+inline typename strip<Arch>::i32 add_group(typename strip<Arch>::i32 sum,
+                                           const typename strip<Arch>::u8* codes,
+                                           const std::int8_t* x) {
+  using dot = byte_products<Arch>;
+  constexpr int words = F::group_size / 4;
+  if constexpr (dot::kind == product_kind::pairs) {
+    constexpr int run = wide_codes<F> ? 1 : least(pairs_in_16_bits<F>(), words);
+    NIBBLE_UNROLL for (int w = 0; w < words; w += run) {
+      typename strip<Arch>::i16 pairs{};
+      NIBBLE_UNROLL for (int i = w; i < w + run; ++i) {
+        const auto y = broadcast_word<Arch>(x + 4 * i);
+        pairs += wide_codes<F> ? dot::multiply_signed(codes[i], y) : dot::multiply(codes[i], y);
+      }
+      sum = add_pairs<Arch>(sum, pairs);
+    }
+  } else {
+    NIBBLE_UNROLL for (int w = 0; w < words; ++w) {
+      sum = dot::add(sum, codes[w], broadcast_word<Arch>(x + 4 * w));
+    }
   }
-  for (; r < rows.count; ++r) {
-    multiply_rows<Arch, F, 1>(at(r), rows.stride, x, tokens, out + r, out_stride);
+  return sum;
+}
+
+// The floats of one group of one token: the only place that says how a result is added up.
+template <typename Arch, typename F>
+inline void add_scaled_group(const typename strip<Arch>::i32& sum,
+                             const typename strip<Arch>::f32& scale,
+                             const typename strip<Arch>::f32& offset, float x_scale,
+                             const std::int16_t* sums, int g, typename strip<Arch>::f32& acc) {
+  const auto xs = broadcast<Arch>(x_scale);
+  acc = fused<Arch>::mul_add(to_floats<Arch>(sum), scale * xs, acc);
+  if constexpr (F::has_offset) {
+    acc = fused<Arch>::mul_add(offset, xs * to_floats<Arch>(group_sum<Arch, F>(sums, g, 1)), acc);
+  }
+}
+
+// acc[t] += strip . x[t]
+template <typename Arch, typename F, int Tokens>
+inline void multiply_strip(const unsigned char* packed, std::int64_t columns,
+                           const activations (&x)[Tokens],
+                           typename strip<Arch>::f32 (&acc)[Tokens]) {
+  using lanes = strip<Arch>;
+  constexpr int groups = unit_groups<F>;
+  constexpr int bias = product_bias<Arch, F>;
+  constexpr int units = F::block_size / unit;
+  std::int64_t at = 0;
+  for (std::int64_t b = 0; b < columns / F::block_size; ++b) {
+    const strip_block<Arch, F> block{packed};
+    const auto scales = read_block_scales(block);
+    NIBBLE_UNROLL_UNITS for (int u = 0; u < units; ++u, at += unit) {
+      typename lanes::u8 codes[unit_words];
+      unit_codes(block, u, codes);
+      to_product_codes<Arch, F>(codes);
+      typename lanes::f32 scale[groups], offset[groups];
+      unit_scales(block, scales, u, scale, offset);
+      NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
+        NIBBLE_UNROLL for (int g = 0; g < groups; ++g) {
+          const std::int16_t* const sums = x[t].sum + at / 16;
+          typename lanes::i32 sum{};
+          if constexpr (bias != 0) sum = group_sum<Arch, F>(sums, g, -bias);
+          sum = add_group<Arch, F>(sum, codes + g * F::group_size / 4,
+                                   x[t].q + at + g * F::group_size);
+          add_scaled_group<Arch, F>(sum, scale[g], offset[g], x[t].scale[at / unit], sums, g,
+                                    acc[t]);
+        }
+      }
+    }
+    packed += sizeof(typename F::block) * lanes::rows;
+  }
+}
+
+// `n` rows of one strip for tokens [first, first + Tokens).
+template <typename Arch, typename F, int Tokens>
+inline void few_tokens(const unsigned char* packed, int n, const cpu::q8_matrix& x,
+                       std::int64_t first, const cpu::product_output& out) {
+  activations tokens[Tokens];
+  typename strip<Arch>::f32 acc[Tokens];
+  for (int t = 0; t < Tokens; ++t) {
+    tokens[t] = token_of(x, first + t, 0);
+    acc[t] = broadcast<Arch>(0);
+    if (out.accumulate) {
+      std::memcpy(&acc[t], out.data + (first + t) * out.stride, static_cast<std::size_t>(n) * 4);
+    }
+  }
+  multiply_strip<Arch, F, Tokens>(packed, x.columns, tokens, acc);
+  for (int t = 0; t < Tokens; ++t) {
+    std::memcpy(out.data + (first + t) * out.stride, &acc[t], static_cast<std::size_t>(n) * 4);
+  }
+}
+
+template <typename Arch, typename F>
+inline void multiply_few(const cpu::packed_rows& rows, const cpu::q8_matrix& x, std::int64_t tokens,
+                         cpu::product_output out) {
+  constexpr std::int64_t all = strip_rows<Arch>;
+  const auto* packed = static_cast<const unsigned char*>(rows.data);
+  const auto step =
+      static_cast<std::size_t>(x.columns / F::block_size * all) * sizeof(typename F::block);
+  for (std::int64_t r = 0; r < rows.count; r += all, packed += step, out.data += all) {
+    const int n = static_cast<int>(least(all, rows.count - r));
+    std::int64_t t = 0;
+    for (; t + 4 <= tokens; t += 4) few_tokens<Arch, F, 4>(packed, n, x, t, out);
+    for (; t + 2 <= tokens; t += 2) few_tokens<Arch, F, 2>(packed, n, x, t, out);
+    for (; t < tokens; ++t) few_tokens<Arch, F, 1>(packed, n, x, t, out);
   }
 }
 

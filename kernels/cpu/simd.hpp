@@ -96,10 +96,8 @@ inline plain_floats<N> mul_add(const plain_floats<N>& a, const plain_floats<N>& 
 
 // Loops, on any machine.
 //   floats   the widest vector of floats
-//   narrow   a vector of at most eight, see `eight` below
 struct scalar {
   using floats = plain_floats<4>;
-  using narrow = plain_floats<8>;
 };
 
 // The generic exp and tanh of xsimd call functions on scalars only in branches not taken here.
@@ -115,14 +113,12 @@ inline xsimd::batch<float, A> mul_add(const xsimd::batch<float, A>& a,
 #if defined(__SSE4_2__)
 struct sse42 {
   using floats = xsimd::batch<float, xsimd::sse4_2>;
-  using narrow = floats;
 };
 #endif
 
 #if defined(__AVX2__) && defined(__FMA__)
 struct avx2 {
   using floats = xsimd::batch<float, xsimd::fma3<xsimd::avx2>>;
-  using narrow = floats;
 };
 #endif
 
@@ -133,7 +129,6 @@ struct avxvnni : avx2 {};
 #if defined(__AVX512BW__)
 struct avx512 {
   using floats = xsimd::batch<float, xsimd::avx512bw>;
-  using narrow = avx2::floats;
 };
 // xsimd 8 has no fused operation for AVX-512.
 inline avx512::floats mul_add(const avx512::floats& a, const avx512::floats& b,
@@ -149,7 +144,6 @@ struct avx512vnni : avx512 {};
 #if defined(NIBBLE_NEON)
 struct neon {
   using floats = xsimd::batch<float, xsimd::neon64>;
-  using narrow = floats;
 };
 struct neon_dotprod : neon {};
 #endif
@@ -173,47 +167,6 @@ inline void unrolled(Function f) {
   (std::make_integer_sequence<int, N>{});
 }
 
-// Eight floats in as many vectors as that takes: what int8 dot products add up in.
-template <typename Arch>
-struct eight {
-  using part_type = typename Arch::narrow;
-  static constexpr int part_size = static_cast<int>(part_type::size);
-  static constexpr int parts = 8 / part_size;
-  part_type part[parts];
-
-  static eight broadcast(float x) {
-    eight r;
-    for (auto& p : r.part) p = part_type(x);
-    return r;
-  }
-  // Four times a, then four times b.
-  static eight halves(float a, float b) {
-    if constexpr (parts == 2) return {{part_type(a), part_type(b)}};
-#if defined(__AVX2__)
-    if constexpr (parts == 1 && !std::is_same_v<part_type, plain_floats<8>>) {
-      return {{part_type(_mm256_set_m128(_mm_set1_ps(b), _mm_set1_ps(a)))}};
-    }
-#endif
-    const float lanes[8] = {a, a, a, a, b, b, b, b};
-    return load(lanes);
-  }
-  static eight load(const float* x) {
-    eight r;
-    for (int i = 0; i < parts; ++i) r.part[i] = part_type::load_unaligned(x + i * part_size);
-    return r;
-  }
-  friend eight operator*(const eight& a, const eight& b) {
-    eight r;
-    for (int i = 0; i < parts; ++i) r.part[i] = a.part[i] * b.part[i];
-    return r;
-  }
-  friend eight mul_add(const eight& a, const eight& b, const eight& c) {
-    eight r;
-    for (int i = 0; i < parts; ++i) r.part[i] = kernels::mul_add(a.part[i], b.part[i], c.part[i]);
-    return r;
-  }
-};
-
 // The sum of all lanes, always in the same order: halves are added until one lane is left.
 template <int N>
 inline float halving_sum(float (&lane)[N]) {
@@ -227,15 +180,6 @@ template <typename Floats>
 inline float lane_sum(const Floats& x) {
   float lane[Floats::size];
   x.store_unaligned(lane);
-  return halving_sum(lane);
-}
-
-template <typename Arch>
-inline float lane_sum(const eight<Arch>& x) {
-  float lane[8];
-  for (int i = 0; i < eight<Arch>::parts; ++i) {
-    x.part[i].store_unaligned(lane + i * eight<Arch>::part_size);
-  }
   return halving_sum(lane);
 }
 
@@ -274,7 +218,7 @@ inline void lane_sums(const Floats (&x)[Rows], float (&sums)[Rows]) {
 }
 
 template <typename T>
-inline T least(T a, T b) {
+constexpr T least(T a, T b) {
   return b < a ? b : a;
 }
 

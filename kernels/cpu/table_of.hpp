@@ -7,13 +7,17 @@
 #include "cpu/elementwise.hpp"
 #include "cpu/kernel_table.hpp"
 #include "cpu/matmul_f32.hpp"
-#include "cpu/matmul_q8.hpp"
+#include "cpu/matmul_q8_tile.hpp"
 
 namespace nibble::inline NIBBLE_ABI::kernels {
 
 template <typename Arch, typename F>
 constexpr void add_format(cpu::kernel_table& table) {
-  if constexpr (block_format<F>) table.matmul_q8[index_of<F>] = matmul_q8<Arch, F>;
+  if constexpr (block_format<F>) {
+    table.matmul_q8[index_of<F>] = matmul_q8<Arch, F>;
+    table.pack[index_of<F>] = pack<Arch, F>;
+    table.unpack_row[index_of<F>] = unpack_row<Arch, F>;
+  }
   table.matmul_f32[index_of<F>] = matmul_f32<Arch, F>;
   table.decode[index_of<F>] = decode<Arch, F>;
 }
@@ -23,6 +27,7 @@ constexpr cpu::kernel_table make_table(const char* isa, type_list<Fs...>) {
   static_assert(sizeof...(Fs) <= cpu::max_formats);
   cpu::kernel_table table = {};
   table.isa = isa;
+  table.strip_rows = strip_rows<Arch>;
   (add_format<Arch, Fs>(table), ...);
   table.quantise_q8 = quantise_q8<Arch>;
   table.rms_norm = rms_norm<Arch>;

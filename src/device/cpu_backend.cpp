@@ -7,7 +7,6 @@
 #include "device/cpu_kv_cache.hpp"
 #include "device/cpu_program.hpp"
 #include "device/cpu_program_memory.hpp"
-#include "device/cpu_weights.hpp"
 #include "device/host_probe.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
@@ -41,10 +40,11 @@ cpu_backend::cpu_backend(const cpu_options& options, const cpu::kernel_table& ke
       team_(resolve_threads(read_thread_sources(options.threads)),
             cores_for_workers(options.pin_threads)),
       info_(describe(kernels, team_.size())),
+      packing_(kernels, options.activations),
       page_lists_(static_cast<std::size_t>(team_.size())) {}
 
 std::size_t cpu_backend::weight_bytes(const tensor_view& tensor) const {
-  return packed_bytes(tensor);
+  return packing_.bytes(tensor);
 }
 
 void cpu_backend::reserve_weights(std::size_t bytes) {
@@ -57,7 +57,7 @@ void cpu_backend::reserve_weights(std::size_t bytes) {
 }
 
 weight cpu_backend::import_weight(const tensor_view& tensor) {
-  const std::size_t bytes = packed_bytes(tensor);
+  const std::size_t bytes = packing_.bytes(tensor);
   std::size_t at = weights_used_.load();
   do {
     if (bytes <= weights_.bytes() - at) continue;
@@ -67,12 +67,12 @@ weight cpu_backend::import_weight(const tensor_view& tensor) {
                 {.device = info_.name});
   } while (!weights_used_.compare_exchange_weak(at, at + bytes));
   std::byte* const to = weights_.data() + at;
-  pack(tensor, to);
+  packing_.pack(tensor, to);
   weight w;
   w.format = tensor.format;
   w.shape = tensor.shape;
   w.data = to;
-  w.matrix_bytes = packed_matrix_bytes(tensor);
+  w.matrix_bytes = packing_.matrix_bytes(tensor);
   return w;
 }
 

@@ -13,6 +13,7 @@
 #include "cpu/kernel_table.hpp"
 #include "device/arena.hpp"
 #include "device/cpu_step.hpp"
+#include "device/cpu_weights.hpp"
 #include "device/thread_team.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
@@ -46,6 +47,7 @@ class cpu_backend final : public backend {
   thread_team team_;
   device_info info_;
 
+  weight_packing packing_;
   arena weights_;
   bool weights_reserved_ = false;
   std::atomic<std::size_t> weights_used_{0};

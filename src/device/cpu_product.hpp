@@ -21,6 +21,8 @@ struct activation_rows {
 
   activation_rows from(std::int64_t row) const;
 };
+// Row `row` and those after it.
+cpu::q8_matrix rows_from(const cpu::q8_matrix& x, std::int64_t row);
 
 inline cpu::q8_matrix view_of(const q8_buffer& b, std::int64_t columns) {
   return {b.q, b.scale, b.sum, columns};
@@ -42,20 +44,21 @@ class cpu_matrix {
   bool takes_q8() const noexcept { return q8_ != nullptr; }
   part_size part() const noexcept { return takes_q8() ? q8_part : f32_part; }
 
-  // to[t * stride + r - range.begin] = scale * matrix[which] * x[t], without bias
+  // to.data[t * to.stride + r - range.begin] = scale * matrix[which] * x[t] + bias, or that is
+  // added to what is there. At most part() rows and tokens if there are several tokens, else
+  // tile_floats rows.
   void multiply(std::int64_t which, index_range range, const activation_rows& x,
-                std::int64_t tokens, float* to, std::int64_t stride) const;
-
-  // [rows] of matrix `which`, or null
-  const float* bias(std::int64_t which) const noexcept {
-    return bias_ ? bias_ + which * rows_ : nullptr;
-  }
+                std::int64_t tokens, cpu::product_output to, const thread_scratch& scratch) const;
 
  private:
+  // The same without scale and bias; with int8 activations.
+  void multiply_q8(const std::byte* matrix, index_range range, const cpu::q8_matrix& x,
+                   std::int64_t tokens, cpu::product_output to, std::byte* scratch) const;
+
   const std::byte* data_;
   std::size_t row_bytes_, matrix_bytes_;
-  std::int64_t rows_, columns_;
-  const float* bias_;
+  std::int64_t rows_, columns_, strip_rows_;
+  const float* bias_;   // [matrices, rows] or null
   const float* scale_;  // one factor for the whole weight, or null
   cpu::matmul_q8_fn q8_;
   cpu::matmul_f32_fn f32_;

@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <nibble/base/checked.hpp>
-#include <nibble/formats/list.hpp>
 #include <variant>
+
+#include "device/cpu_weights.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 namespace {
@@ -95,7 +96,7 @@ class scratch_needs {
   }
   bool any(const std::vector<linear>& outputs, bool q8_wanted) const {
     return std::any_of(outputs.begin(), outputs.end(), [&](const linear& l) {
-      return takes_q8(*l.matrix, activations_) == q8_wanted;
+      return takes_q8(l.matrix->format, activations_) == q8_wanted;
     });
   }
 
@@ -108,11 +109,6 @@ class scratch_needs {
 
 bool same_table(const rope_spec& a, const rope_spec& b) {
   return a.frequencies == b.frequencies && a.magnitude == b.magnitude;
-}
-
-bool takes_q8(const weight& matrix, activation_type activations) {
-  if (activations != activation_type::int8 || matrix.shape.columns() % 32 != 0) return false;
-  return with_format(matrix.format, []<typename F>(F) { return block_format<F>; });
 }
 
 cpu_program_memory lay_out_program(const recording& r, program_limits limits,
@@ -136,6 +132,7 @@ cpu_program_memory lay_out_program(const recording& r, program_limits limits,
     t.row = space.take<float>(needs.row);
     t.q8 = space.take_q8(needs.q8_row);
     t.tile = space.take<float>(tile_floats);
+    if (needs.q8 > 0) t.product = space.take<std::byte>(cpu::product_scratch_bytes);
     m.threads.push_back(t);
   }
   m.bytes = space.used();

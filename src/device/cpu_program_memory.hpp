@@ -9,6 +9,7 @@
 #include <nibble/device/recording.hpp>
 #include <vector>
 
+#include "cpu/kernel_table.hpp"
 #include "device/arena.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
@@ -34,20 +35,18 @@ struct thread_scratch {
   float* row = nullptr;   // the widest row that a step normalises, or a row of expert logits
   q8_buffer q8;           // one such row
   float* tile = nullptr;  // [tile_floats]: a part of a product before it is added or scattered
+  std::byte* product = nullptr;  // [cpu::product_scratch_bytes]
 };
 
-// How many results are computed at a time: with int8 activations as many as leave a chunk of rows
-// in the inner cache; with floats enough rows to repay the copy that the kernel makes of the
-// tokens, and enough tokens to repay decoding the rows.
+// How many results are computed at a time: with int8 activations as many rows as stay in the outer
+// caches while all tokens pass; with floats enough rows to repay the copy that the kernel makes of
+// the tokens, and enough tokens to repay decoding the rows.
 struct part_size {
   std::int64_t rows, tokens;
 };
-inline constexpr part_size q8_part = {32, 64}, f32_part = {128, 192};
+inline constexpr part_size q8_part = {256, 64}, f32_part = {128, 192};
 inline constexpr std::int64_t tile_floats = f32_part.rows * f32_part.tokens;
 static_assert(tile_floats >= q8_part.rows * q8_part.tokens);
-
-// Whether a product with this weight takes eight-bit activations.
-bool takes_q8(const weight& matrix, activation_type activations);
 
 struct cpu_program_memory {
   workspace_layout values;

@@ -135,23 +135,23 @@ class cpu_expert_matmul final : public cpu_step {
     const activation_rows x{view_of(q8_, columns_), in_.data, columns_};
     for (const expert_product& p : products_) {
       const index_range mine = share(p.out.width, thread, state.threads());
-      for (std::int64_t slot = 0; slot < n_used(); ++slot) multiply_slot(p, x, slot, mine);
+      for (std::int64_t slot = 0; slot < n_used(); ++slot) {
+        multiply_slot(p, x, slot, mine, memory_.threads[static_cast<std::size_t>(thread)]);
+      }
     }
   }
 
   // `mine` are columns of out, [n_used * rows].
   void multiply_slot(const expert_product& p, const activation_rows& x, std::int64_t slot,
-                     index_range mine) const {
+                     index_range mine, const thread_scratch& scratch) const {
     const std::int64_t first = slot * p.matrix.rows();
     const index_range rows{std::max<std::int64_t>(mine.begin - first, 0),
                            std::min(mine.end - first, p.matrix.rows())};
     if (rows.size() <= 0) return;
     const std::int64_t expert = selection_.data[slot];
     float* const out = p.out.data + first + rows.begin;
-    p.matrix.multiply(expert, rows, x.from(in_per_slot_ ? slot : 0), 1, out, p.out.width);
-    if (const float* const bias = p.matrix.bias(expert)) {
-      for (std::int64_t i = 0; i < rows.size(); ++i) out[i] += bias[rows.begin + i];
-    }
+    p.matrix.multiply(expert, rows, x.from(in_per_slot_ ? slot : 0), 1, {out, p.out.width, false},
+                      scratch);
   }
 
   void run_grouped(const cpu_run& state, int thread) const {
@@ -161,10 +161,10 @@ class cpu_expert_matmul final : public cpu_step {
     gather(share(pairs, thread, state.threads(), 1));
     state.team->barrier();
     const activation_rows x{view_of(q8_, columns_), memory_.normed, columns_};
-    float* const tile = memory_.threads[static_cast<std::size_t>(thread)].tile;
+    const thread_scratch& mine = memory_.threads[static_cast<std::size_t>(thread)];
     for (const expert_product& p : products_) {
       const index_range rows = share(p.matrix.rows(), thread, state.threads());
-      for (std::int64_t e = 0; e < n_expert_; ++e) multiply_expert(p, x, e, rows, tile);
+      for (std::int64_t e = 0; e < n_expert_; ++e) multiply_expert(p, x, e, rows, mine);
     }
   }
 
@@ -193,28 +193,26 @@ class cpu_expert_matmul final : public cpu_step {
   }
 
   void multiply_expert(const expert_product& p, const activation_rows& x, std::int64_t expert,
-                       index_range rows, float* tile) const {
+                       index_range rows, const thread_scratch& mine) const {
     const std::int64_t end = memory_.pair_start[expert + 1];
     const part_size part = p.matrix.part();
     for (std::int64_t r = rows.begin; r < rows.end; r += part.rows) {
       const index_range chunk{r, std::min(r + part.rows, rows.end)};
       for (std::int64_t i = memory_.pair_start[expert]; i < end; i += part.tokens) {
         const index_range some{i, std::min(i + part.tokens, end)};
-        p.matrix.multiply(expert, chunk, x.from(i), some.size(), tile, chunk.size());
-        scatter(p, expert, chunk, some, tile);
+        p.matrix.multiply(expert, chunk, x.from(i), some.size(), {mine.tile, chunk.size(), false},
+                          mine);
+        scatter(p, chunk, some, mine.tile);
       }
     }
   }
 
-  void scatter(const expert_product& p, std::int64_t expert, index_range rows, index_range pairs,
+  void scatter(const expert_product& p, index_range rows, index_range pairs,
                const float* tile) const {
-    const float* const bias = p.matrix.bias(expert);
     for (std::int64_t i = pairs.begin; i < pairs.end; ++i) {
       const float* const from = tile + (i - pairs.begin) * rows.size();
       float* const to = p.out.data + memory_.pair_order[i] * p.matrix.rows() + rows.begin;
-      for (std::int64_t r = 0; r < rows.size(); ++r) {
-        to[r] = bias ? from[r] + bias[rows.begin + r] : from[r];
-      }
+      std::copy_n(from, rows.size(), to);
     }
   }
 

@@ -10,19 +10,8 @@ namespace nibble::inline NIBBLE_ABI {
 namespace {
 
 // Blocking for many tokens. A panel of rows is read from memory once and then stays in the outer
-// caches while all tokens pass; a chunk of it stays in the inner cache while a block of tokens
-// passes. The int8 activations of a block fit beside it; products of floats have their own blocks
-// inside the kernel.
+// caches while all tokens pass; the kernels have their own blocks inside it.
 constexpr std::int64_t panel_rows = 256;
-constexpr std::int64_t block_bytes = 128 * 1024;
-
-part_size part_of(const cpu_matrix& matrix, std::int64_t columns) {
-  part_size size = matrix.part();
-  if (matrix.takes_q8()) {
-    size.tokens = std::clamp<std::int64_t>(block_bytes / columns, 4, size.tokens);
-  }
-  return size;
-}
 
 struct product {
   cpu_matrix matrix;
@@ -53,13 +42,13 @@ class cpu_matmul final : public cpu_step {
   void run(const cpu_run& state, int thread) const override {
     const std::int64_t tokens = state.rows(in_.rows);
     const activation_rows x = prepare(state, thread, tokens);
-    float* const tile = memory_.threads[static_cast<std::size_t>(thread)].tile;
+    const thread_scratch& mine = memory_.threads[static_cast<std::size_t>(thread)];
     for (const product& p : products_) {
       const index_range rows = share(p.matrix.rows(), thread, state.threads());
       if (tokens == 1) {
-        multiply_one(p, x, rows, tile);
+        multiply_one(p, x, rows, mine);
       } else {
-        multiply_many(p, x, rows, tokens, tile);
+        multiply_many(p, x, rows, tokens, mine);
       }
     }
   }
@@ -102,47 +91,31 @@ class cpu_matmul final : public cpu_step {
   }
 
   void multiply_one(const product& p, const activation_rows& x, index_range rows,
-                    float* tile) const {
+                    const thread_scratch& mine) const {
     for (std::int64_t r = rows.begin; r < rows.end; r += tile_floats) {
-      part(p, x, {r, std::min(r + tile_floats, rows.end)}, {0, 1}, tile);
+      part(p, x, {r, std::min(r + tile_floats, rows.end)}, {0, 1}, mine);
     }
   }
 
   void multiply_many(const product& p, const activation_rows& x, index_range rows,
-                     std::int64_t tokens, float* tile) const {
-    const part_size size = part_of(p.matrix, in_.width);
+                     std::int64_t tokens, const thread_scratch& mine) const {
+    const part_size size = p.matrix.part();
     for (std::int64_t panel = rows.begin; panel < rows.end; panel += panel_rows) {
       const std::int64_t panel_end = std::min(panel + panel_rows, rows.end);
       for (std::int64_t t = 0; t < tokens; t += size.tokens) {
         const index_range some{t, std::min(t + size.tokens, tokens)};
         for (std::int64_t r = panel; r < panel_end; r += size.rows) {
-          part(p, x, {r, std::min(r + size.rows, panel_end)}, some, tile);
+          part(p, x, {r, std::min(r + size.rows, panel_end)}, some, mine);
         }
       }
     }
   }
 
-  // rows x tokens of one product, at most tile_floats results
   void part(const product& p, const activation_rows& x, index_range rows, index_range tokens,
-            float* tile) const {
-    const float* const bias = p.matrix.bias(0);
+            const thread_scratch& mine) const {
     float* const out = p.out.row(tokens.begin) + rows.begin;
-    if (!accumulate_) {
-      p.matrix.multiply(0, rows, x.from(tokens.begin), tokens.size(), out, p.out.width);
-      if (bias) add_rows(bias + rows.begin, 0, rows.size(), tokens.size(), out, p.out.width);
-      return;
-    }
-    p.matrix.multiply(0, rows, x.from(tokens.begin), tokens.size(), tile, rows.size());
-    if (bias) add_rows(bias + rows.begin, 0, rows.size(), tokens.size(), tile, rows.size());
-    add_rows(tile, rows.size(), rows.size(), tokens.size(), out, p.out.width);
-  }
-
-  // to[t] += from[t], n floats each
-  static void add_rows(const float* from, std::int64_t from_stride, std::int64_t n,
-                       std::int64_t tokens, float* to, std::int64_t to_stride) {
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      for (std::int64_t i = 0; i < n; ++i) to[t * to_stride + i] += from[t * from_stride + i];
-    }
+    p.matrix.multiply(0, rows, x.from(tokens.begin), tokens.size(), {out, p.out.width, accumulate_},
+                      mine);
   }
 
   const cpu::kernel_table& kernels_;

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "device/cpu_step_maker.hpp"
+#include "device/cpu_weights.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 namespace {
@@ -19,31 +20,46 @@ class by_columns : public cpu_step {
 
 class cpu_embed final : public cpu_step {
  public:
-  using decode_fn = void (*)(const void* row, std::int64_t n, float* out);
-
-  cpu_embed(const weight& table, float scale, cpu_buffer<float> out, decode_fn decode)
+  cpu_embed(const weight& table, float scale, cpu_buffer<float> out,
+            const cpu::kernel_table& kernels, activation_type activations,
+            const cpu_program_memory& memory)
       : rows_(table.data),
         row_bytes_(row_bytes(table.format, table.shape.columns())),
         scale_(scale),
         out_(out),
-        decode_(decode) {}
+        memory_(memory) {
+    const auto index = static_cast<std::size_t>(*format_index(table.format));
+    decode_ = kernels.decode[index];
+    unpack_ = takes_q8(table.format, activations) ? kernels.unpack_row[index] : nullptr;
+  }
 
   void run(const cpu_run& state, int thread) const override {
     const index_range tokens = share(state.tokens, thread, state.threads(), 1);
     for (std::int64_t t = tokens.begin; t < tokens.end; ++t) {
       float* const to = out_.row(t);
-      decode_(rows_ + static_cast<std::size_t>(state.ids[t]) * row_bytes_, out_.width, to);
+      decode_(row(state.ids[t], memory_.threads[static_cast<std::size_t>(thread)].row), out_.width,
+              to);
       if (scale_ == 1) continue;
       for (std::int64_t i = 0; i < out_.width; ++i) to[i] *= scale_;
     }
   }
 
  private:
+  // The blocks of a token's row; from a packed table they are put together in `scratch`, which has
+  // room for as many floats.
+  const void* row(token id, float* scratch) const {
+    if (!unpack_) return rows_ + static_cast<std::size_t>(id) * row_bytes_;
+    unpack_(rows_, id, out_.width, scratch);
+    return scratch;
+  }
+
   const std::byte* rows_;
   std::size_t row_bytes_;
   float scale_;
   cpu_buffer<float> out_;
-  decode_fn decode_;
+  const cpu_program_memory& memory_;
+  void (*decode_)(const void* row, std::int64_t n, float* out);
+  void (*unpack_)(const void* packed, std::int64_t row, std::int64_t columns, void* to);
 };
 
 // A norm needs whole rows. A single row is normalised by every thread for itself, and each writes
@@ -202,8 +218,8 @@ class cpu_softcap final : public by_columns {
 }  // namespace
 
 cpu_step_maker::made cpu_step_maker::make(const embed_step& s) {
-  const auto index = static_cast<std::size_t>(*format_index(s.table->format));
-  return std::make_unique<cpu_embed>(*s.table, s.scale, buffer(s.out), kernels_.decode[index]);
+  return std::make_unique<cpu_embed>(*s.table, s.scale, buffer(s.out), kernels_, activations_,
+                                     memory_);
 }
 
 cpu_step_maker::made cpu_step_maker::make(const norm_step& s) {

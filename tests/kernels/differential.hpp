@@ -34,7 +34,8 @@ struct kernel_slot {
   }
 inline constexpr kernel_slot kernel_slots[] = {
     NIBBLE_KERNEL_SLOT(matmul_q8, true),   NIBBLE_KERNEL_SLOT(matmul_f32, true),
-    NIBBLE_KERNEL_SLOT(decode, true),      NIBBLE_KERNEL_SLOT(quantise_q8, false),
+    NIBBLE_KERNEL_SLOT(decode, true),      NIBBLE_KERNEL_SLOT(pack, true),
+    NIBBLE_KERNEL_SLOT(unpack_row, true),  NIBBLE_KERNEL_SLOT(quantise_q8, false),
     NIBBLE_KERNEL_SLOT(rms_norm, false),   NIBBLE_KERNEL_SLOT(rope_norm, false),
     NIBBLE_KERNEL_SLOT(rope_neox, false),  NIBBLE_KERNEL_SLOT(gate, false),
     NIBBLE_KERNEL_SLOT(add_scaled, false), NIBBLE_KERNEL_SLOT(to_f16, false),
@@ -42,10 +43,10 @@ inline constexpr kernel_slot kernel_slots[] = {
 };
 #undef NIBBLE_KERNEL_SLOT
 
-// Whether the slots are all of the table: nothing before, between or after them but its name.
+// Whether the slots are all of the table that comes after its name and the rows of a strip: nothing
+// between or after them.
 constexpr bool slots_cover_table() {
-  std::size_t at =
-      offsetof(nibble::cpu::kernel_table, isa) + sizeof(nibble::cpu::kernel_table::isa);
+  std::size_t at = offsetof(nibble::cpu::kernel_table, matmul_q8);
   for (const kernel_slot& slot : kernel_slots) {
     if (slot.offset != at) return false;
     at += slot.size;
@@ -54,10 +55,10 @@ constexpr bool slots_cover_table() {
 }
 static_assert(slots_cover_table(), "a kernel is missing in kernel_slots and in the tests");
 
-// Whether there is a kernel for a format: int8 products are of integer codes only.
+// Whether there is a kernel for a format: only integer codes are packed and multiplied by int8.
 template <typename F>
 constexpr bool has_kernel(const kernel_slot& slot) {
-  return nibble::block_format<F> || slot.name != "matmul_q8";
+  return nibble::block_format<F> || slot.name == "matmul_f32" || slot.name == "decode";
 }
 
 // Kernel, format ("" where there is none) and instruction set.

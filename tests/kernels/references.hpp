@@ -43,9 +43,9 @@ tokens_q8 make_tokens(std::int64_t tokens, std::int64_t columns, Code code, floa
 }
 
 // Weights times int8 activations. Each float operation is off by half a unit in the last place of
-// something no greater than the sum of all magnitudes. A term meets two roundings of its own
-// (scales multiplied, term added), then at most as many additions as there are units and groups of
-// offsets in a lane, and those of lanes and stretches.
+// something no greater than the sum of all magnitudes. A term meets three roundings of its own
+// (scales multiplied, the sum of a group as a float, the product where it is not fused), then an
+// addition for each group, and one for its offset.
 template <typename F>
 expectation dot_q8(const typename F::block* row, const tokens_q8& x, std::int64_t token) {
   double value = 0, magnitude = 0;
@@ -65,10 +65,24 @@ expectation dot_q8(const typename F::block* row, const tokens_q8& x, std::int64_
     }
     magnitude += std::fabs(static_cast<double>(map.offset) * scale * sum);
   }
-  const double stretch = std::min<double>(2048, static_cast<double>(x.columns));
-  const double additions =
-      stretch / 32 + stretch / F::group_size / 8 + 3 + double(x.columns) / 2048;
+  const double additions = double(x.columns) / F::group_size * (F::has_offset ? 2 : 1);
   return {value, unit_roundoff * (additions + 4) * magnitude + 1e-36};
+}
+
+// Rows as `table` packs them.
+inline std::vector<std::uint8_t> packed(const nibble::cpu::kernel_table& table, int format,
+                                        const nibble::cpu::weight_rows& rows,
+                                        std::size_t row_bytes) {
+  std::vector<std::uint8_t> together(static_cast<std::size_t>(rows.count) * row_bytes);
+  for (std::size_t r = 0; r < static_cast<std::size_t>(rows.count); ++r) {
+    std::memcpy(together.data() + r * row_bytes,
+                static_cast<const std::uint8_t*>(rows.data) + r * rows.stride, row_bytes);
+  }
+  const auto strip = static_cast<std::size_t>(table.strip_rows);
+  const std::size_t all = (static_cast<std::size_t>(rows.count) + strip - 1) / strip * strip;
+  std::vector<std::uint8_t> out(all * row_bytes, 0xee);
+  table.pack[format](together.data(), rows.count, rows.columns, out.data());
+  return out;
 }
 
 // [tokens, rows.count], from a kernel that must not write beyond the rows.
@@ -76,16 +90,22 @@ inline std::vector<float> multiply_q8(const nibble::cpu::kernel_table& table, in
                                       const nibble::cpu::weight_rows& rows,
                                       const nibble::cpu::q8_matrix& x, std::int64_t tokens) {
   const std::int64_t stride = rows.count + 3;
-  std::vector<float> out(static_cast<std::size_t>(tokens * stride), -7.0f), packed;
-  table.matmul_q8[format](rows, x, tokens, out.data(), stride);
+  std::vector<float> out(static_cast<std::size_t>(tokens * stride), -7.0f), results;
+  const auto& info = nibble::format_infos[static_cast<std::size_t>(format)];
+  const auto weights =
+      packed(table, format, rows,
+             static_cast<std::size_t>(rows.columns) / info.block_size * info.block_bytes);
+  alignas(64) static std::byte scratch[nibble::cpu::product_scratch_bytes];
+  table.matmul_q8[format]({weights.data(), rows.count}, x, tokens, {out.data(), stride, false},
+                          scratch);
   for (std::int64_t t = 0; t < tokens; ++t) {
     for (std::int64_t r = 0; r < stride; ++r) {
       const float value = out[static_cast<std::size_t>(t * stride + r)];
-      if (r < rows.count) packed.push_back(value);
+      if (r < rows.count) results.push_back(value);
       if (r >= rows.count) REQUIRE(value == -7.0f);
     }
   }
-  return packed;
+  return results;
 }
 
 // Decoded weights times float activations. The bound: the chain of a lane (256 / 4 columns at

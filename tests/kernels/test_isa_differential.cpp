@@ -143,7 +143,8 @@ void compare_decoding(differential& test, test::random_source& random) {
   check(odd_blocks<F>(random));
 }
 
-// Columns from one block up, on both sides of what is unpacked at once; every count of tokens.
+// Columns from one block up, on both sides of what is unpacked at once; every count of few tokens,
+// and of many: whole blocks and the rest; every rest of rows.
 struct shape {
   std::int64_t columns, n_rows, tokens;
 };
@@ -152,7 +153,40 @@ std::vector<shape> shapes() {
   const std::int64_t block = nibble::block_format<F> ? F::block_size : 32;
   return {{block, 1, 1},     {2 * block, 3, 2},    {3 * block, 4, 3},    {5 * block, 5, 4},
           {7 * block, 2, 5}, {block, 9, 6},        {2048 - block, 3, 7}, {2 * block, 13, 8},
-          {3 * block, 7, 9}, {2048 + block, 5, 2}, {4096 + block, 1, 3}, {2048, 6, 1}};
+          {3 * block, 7, 9}, {2048 + block, 5, 2}, {4096 + block, 1, 3}, {2048, 6, 1},
+          {512, 33, 16},     {512 + block, 17, 67}};
+}
+
+// Rows that are packed come back from every strip; missing ones are filled up with zeros.
+template <typename F>
+void compare_packing(differential& test, test::random_source& random) {
+  constexpr std::size_t block_bytes = sizeof(typename F::block);
+  for (const std::int64_t n_rows : {1, 7, 8, 16, 17, 41}) {
+    for (const std::int64_t blocks : {1, 5}) {
+      const std::size_t row_bytes = static_cast<std::size_t>(blocks) * block_bytes;
+      std::vector<std::uint8_t> rows(static_cast<std::size_t>(n_rows) * row_bytes);
+      for (auto& byte : rows) byte = random.byte();
+      std::vector<expectation> expected;
+      for (const std::uint8_t byte : rows) expected.push_back({double(byte), 0});
+      const auto round_trip = [&](const kernel_table& table) {
+        const std::int64_t columns = blocks * F::block_size;
+        const auto packed = test::packed(table, nibble::index_of<F>,
+                                         {rows.data(), row_bytes, n_rows, columns}, row_bytes);
+        std::vector<std::uint8_t> row(row_bytes + 1, 0xee);
+        std::vector<float> out;
+        const auto all = static_cast<std::int64_t>(packed.size() / row_bytes);
+        for (std::int64_t r = 0; r < all; ++r) {
+          table.unpack_row[nibble::index_of<F>](packed.data(), r, columns, row.data());
+          REQUIRE(row.back() == 0xee);
+          if (r < n_rows) out.insert(out.end(), row.begin(), row.end() - 1);
+          for (std::size_t i = 0; i < row_bytes && r >= n_rows; ++i) REQUIRE(row[i] == 0);
+        }
+        return out;
+      };
+      test.compare("pack", F::name, agreement::exact, expected, round_trip);
+      test.compare("unpack_row", F::name, agreement::exact, expected, round_trip);
+    }
+  }
 }
 
 template <typename F>
@@ -527,7 +561,10 @@ TEST_CASE("all instruction sets agree on every kernel and every format") {
   test::random_source random(29);
   nibble::for_each_format([&]<typename F>(F) {
     compare_decoding<F>(test, random);
-    if constexpr (nibble::block_format<F>) compare_int8_products<F>(test, random);
+    if constexpr (nibble::block_format<F>) {
+      compare_packing<F>(test, random);
+      compare_int8_products<F>(test, random);
+    }
     compare_float_products<F>(test, random);
   });
   compare_quantising(test, random);
@@ -550,12 +587,15 @@ TEST_CASE("kernel tables have the kernels that formats ask for, and no others") 
     int present = 0, wanted = 0;
     for (int i = 0; i < nibble::cpu::max_formats; ++i) {
       present += (table.matmul_q8[i] != nullptr) + (table.matmul_f32[i] != nullptr) +
-                 (table.decode[i] != nullptr);
+                 (table.decode[i] != nullptr) + (table.pack[i] != nullptr) +
+                 (table.unpack_row[i] != nullptr);
     }
     nibble::for_each_format([&]<typename F>(F) {
       const int i = nibble::index_of<F>;
-      wanted += nibble::block_format<F> ? 3 : 2;
+      wanted += nibble::block_format<F> ? 5 : 2;
       CHECK((table.matmul_q8[i] != nullptr) == nibble::block_format<F>);
+      CHECK((table.pack[i] != nullptr) == nibble::block_format<F>);
+      CHECK((table.unpack_row[i] != nullptr) == nibble::block_format<F>);
       CHECK(table.matmul_f32[i] != nullptr);
       CHECK(table.decode[i] != nullptr);
     });

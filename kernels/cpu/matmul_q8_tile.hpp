@@ -1,0 +1,318 @@
+// Packed weights times the int8 activations of many tokens.
+//
+// Two strips are unpacked over a stretch of columns into a panel that stays in the nearest cache;
+// all tokens then pass it, in tiles of two strips and a few tokens whose integer sums stay in
+// registers. Where bytes are multiplied in pairs, codes that need eight bits become 16-bit integers
+// in the panel, and the activations beside it, too: vpmaddwd then needs no tricks with signs.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/matmul_q8.hpp"
+
+namespace nibble::inline NIBBLE_ABI::kernels {
+
+inline constexpr int stretch = 512;  // columns of a panel, a multiple of all blocks
+inline constexpr int stretch_units = stretch / unit;
+inline constexpr std::int64_t token_block = 64;  // that pass a panel while it is there
+
+template <typename Arch, typename F>
+inline constexpr bool widened = products_of<Arch> == product_kind::pairs&& wide_codes<F>;
+
+// The sums of a tile, and what is multiplied, fit the registers.
+template <typename Arch>
+inline constexpr int strip_registers = strip<Arch>::bytes /
+                                       static_cast<int>(sizeof(typename Arch::floats));
+template <typename Arch>
+inline constexpr int tile_strips = strip_registers<Arch> == 1 ? 2 : 1;
+template <typename Arch>
+inline constexpr int tile_tokens = vector_registers<typename Arch::floats> == 32 ? 8 : 4;
+
+// Four signed columns a lane -> columns 0 and 2, columns 1 and 3, in 16 bits.
+template <typename Arch>
+inline void widen(const typename strip<Arch>::u8& from, typename strip<Arch>::u8& even,
+                  typename strip<Arch>::u8& odd) {
+  using u8 = typename strip<Arch>::u8;
+  using i16 = typename strip<Arch>::i16;
+  even = reinterpret_cast<u8>((reinterpret_cast<i16>(from) << 8) >> 8);
+  odd = reinterpret_cast<u8>(reinterpret_cast<i16>(from) >> 8);
+}
+
+// A stretch of `Strips` strips.
+template <typename Arch, typename F, int Strips>
+struct alignas(64) panel {
+  using lanes = strip<Arch>;
+  static constexpr int words = widened<Arch, F> ? 2 * unit_words : unit_words;
+  static constexpr int groups = unit_groups<F>;
+
+  typename lanes::u8 codes[stretch_units][Strips][words];
+  typename lanes::f32 scale[stretch_units][groups][Strips];
+  typename lanes::f32 offset[F::has_offset ? stretch_units : 1][groups][Strips];
+
+  // first: a multiple of the block size; n: columns
+  void fill(const unsigned char* packed, std::size_t strip_bytes, std::int64_t first, int n) {
+    constexpr std::size_t block_bytes = sizeof(typename F::block) * lanes::rows;
+    for (int s = 0; s < Strips; ++s, packed += strip_bytes) {
+      const unsigned char* from =
+          packed + static_cast<std::size_t>(first / F::block_size) * block_bytes;
+      for (int u = 0; u < n / unit; from += block_bytes) {
+        const strip_block<Arch, F> block{from};
+        const auto scales = read_block_scales(block);
+        NIBBLE_UNROLL_UNITS for (int i = 0; i < F::block_size / unit; ++i, ++u)
+            fill_unit(block, scales, i, u, s);
+      }
+    }
+  }
+
+ private:
+  // Unit `from` of the block becomes unit `to` of the panel.
+  void fill_unit(const strip_block<Arch, F>& block, const block_scales<Arch>& scales, int from,
+                 int to, int s) {
+    typename lanes::u8 c[unit_words];
+    unit_codes(block, from, c);
+    to_product_codes<Arch, F>(c);
+    NIBBLE_UNROLL for (int w = 0; w < unit_words; ++w) {
+      if constexpr (widened<Arch, F>) {
+        widen<Arch>(c[w], codes[to][s][2 * w], codes[to][s][2 * w + 1]);
+      } else {
+        codes[to][s][w] = c[w];
+      }
+    }
+    typename lanes::f32 a[groups], b[groups];
+    unit_scales(block, scales, from, a, b);
+    NIBBLE_UNROLL for (int g = 0; g < groups; ++g) {
+      scale[to][g][s] = a[g];
+      if constexpr (F::has_offset) offset[to][g][s] = b[g];
+    }
+  }
+};
+
+// The activations of some tokens as a tile takes them; `q` has `q_stride` bytes a token, in the
+// order of the panel's words.
+struct tile_activations {
+  const std::int8_t* q;
+  std::int64_t q_stride;
+  const float* scale;
+  const std::int16_t* sum;
+  std::int64_t columns;  // from one token's scales and sums to the next
+
+  tile_activations from(std::int64_t token) const {
+    return {q + token * q_stride, q_stride, scale + token * (columns / 32),
+            sum + token * (columns / 16), columns};
+  }
+};
+
+// Words [first, first + n) of a unit for all strips and tokens: sum[s][t] += codes . x, in 32 bits.
+template <typename Arch, typename F, int Strips, int Tokens>
+inline void add_words(const typename strip<Arch>::u8* codes, const tile_activations& x,
+                      std::int64_t unit_at, int first, int n,
+                      typename strip<Arch>::i32 (&sum)[Strips][Tokens]) {
+  using dot = byte_products<Arch>;
+  using lanes = strip<Arch>;
+  constexpr int words = panel<Arch, F, Strips>::words;
+  NIBBLE_UNROLL for (int w = 0; w < n; ++w) {
+    typename lanes::u8 c[Strips];
+    NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) c[s] = codes[s * words + first + w];
+    NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
+      const auto y = broadcast_word<Arch>(x.q + t * x.q_stride + 4 * (unit_at * words + first + w));
+      NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
+        if constexpr (widened<Arch, F>) {
+          sum[s][t] += dot::multiply_pairs(reinterpret_cast<typename lanes::i16>(c[s]),
+                                           reinterpret_cast<typename lanes::i16>(y));
+        } else {
+          sum[s][t] = dot::add(sum[s][t], c[s], y);
+        }
+        pin<Arch>(sum[s][t]);
+      }
+    }
+  }
+}
+
+// The same where pairs of products are added in 16 bits; n: pairs_in_16_bits().
+template <typename Arch, typename F, int Strips, int Tokens>
+inline void add_word_pairs(const typename strip<Arch>::u8* codes, const tile_activations& x,
+                           std::int64_t unit_at, int first, int n,
+                           typename strip<Arch>::i32 (&sum)[Strips][Tokens]) {
+  using dot = byte_products<Arch>;
+  using lanes = strip<Arch>;
+  typename lanes::i16 pairs[Strips][Tokens];
+  NIBBLE_UNROLL for (int w = 0; w < n; ++w) {
+    typename lanes::u8 c[Strips];
+    NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) c[s] = codes[s * unit_words + first + w];
+    NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
+      const auto y =
+          broadcast_word<Arch>(x.q + t * x.q_stride + 4 * (unit_at * unit_words + first + w));
+      NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
+        const auto product = dot::multiply(c[s], y);
+        pairs[s][t] = w == 0 ? product : pairs[s][t] + product;
+        pin<Arch>(pairs[s][t]);
+      }
+    }
+  }
+  NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
+    NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) sum[s][t] =
+        add_pairs<Arch>(sum[s][t], pairs[s][t]);
+  }
+}
+
+// out[t][s] (+)= panel . x[t] for a tile; out: [Tokens, Strips * rows], `stride` floats apart.
+template <typename Arch, typename F, int Strips, int Tokens>
+inline void multiply_tile(const panel<Arch, F, Strips>& p, int units, const tile_activations& x,
+                          bool accumulate, float* out, std::int64_t stride) {
+  using lanes = strip<Arch>;
+  constexpr int groups = unit_groups<F>, words = panel<Arch, F, Strips>::words;
+  constexpr int bias = product_bias<Arch, F>;
+  typename lanes::f32 acc[Strips][Tokens];
+  NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
+    NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
+      acc[s][t] = accumulate ? read<typename lanes::f32>(out + t * stride + s * lanes::rows)
+                             : broadcast<Arch>(0);
+    }
+  }
+  for (std::int64_t u = 0; u < units; ++u) {
+    NIBBLE_UNROLL for (int g = 0; g < groups; ++g) {
+      typename lanes::i32 sum[Strips][Tokens];
+      NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
+        typename lanes::i32 start{};
+        if constexpr (bias != 0) {
+          start = group_sum<Arch, F>(x.sum + t * (x.columns / 16) + 2 * u, g, -bias);
+        }
+        NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) sum[s][t] = start;
+      }
+      constexpr int n = words / groups;
+      const auto* const codes = &p.codes[u][0][0];
+      if constexpr (products_of<Arch> == product_kind::pairs && !widened<Arch, F>) {
+        constexpr int run = least(pairs_in_16_bits<F>(), n);
+        NIBBLE_UNROLL for (int w = 0; w < n; w += run) {
+          add_word_pairs<Arch, F>(codes, x, u, g * n + w, run, sum);
+        }
+      } else {
+        add_words<Arch, F>(codes, x, u, g * n, n, sum);
+      }
+      NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
+        NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
+          add_scaled_group<Arch, F>(sum[s][t], p.scale[u][g][s],
+                                    p.offset[F::has_offset ? u : 0][g][s],
+                                    x.scale[t * (x.columns / 32) + u],
+                                    x.sum + t * (x.columns / 16) + 2 * u, g, acc[s][t]);
+        }
+      }
+    }
+  }
+  NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
+    NIBBLE_UNROLL for (int s = 0; s < Strips; ++s)
+        write(out + t * stride + s * lanes::rows, acc[s][t]);
+  }
+}
+
+// All tokens of a block, in tiles of `Tokens` and of fewer at the end.
+template <typename Arch, typename F, int Strips, int Tokens>
+inline void multiply_tiles(const panel<Arch, F, Strips>& p, int units, const tile_activations& x,
+                           std::int64_t first, std::int64_t tokens, bool accumulate, float* out,
+                           std::int64_t stride) {
+  for (; first + Tokens <= tokens; first += Tokens) {
+    multiply_tile<Arch, F, Strips, Tokens>(p, units, x.from(first), accumulate,
+                                           out + first * stride, stride);
+  }
+  if constexpr (Tokens > 1) {
+    multiply_tiles<Arch, F, Strips, Tokens / 2>(p, units, x, first, tokens, accumulate, out,
+                                                stride);
+  }
+}
+
+// What many tokens need of memory.
+template <typename Arch, typename F>
+struct tile_scratch {
+  alignas(64) unsigned char panels[sizeof(panel<Arch, F, tile_strips<Arch>>)];
+  // results of a strip with fewer rows
+  alignas(64) float edge[token_block][tile_strips<Arch> * strip_rows<Arch>];
+  // activations in 16 bits
+  alignas(64) std::int8_t wide[widened<Arch, F> ? token_block * 2 * stretch : 1];
+};
+
+// Activations in the order of widened codes.
+inline void widen_activations(const std::int8_t* from, std::int64_t stride, std::int64_t tokens,
+                              int n, std::int8_t* to) {
+  for (std::int64_t t = 0; t < tokens; ++t, from += stride, to += 2 * stretch) {
+    for (int i = 0; i < n; i += 4) {
+      const std::int16_t four[] = {from[i], from[i + 2], from[i + 1], from[i + 3]};
+      std::memcpy(to + 2 * i, four, sizeof four);
+    }
+  }
+}
+
+// One or two strips over one stretch, for a block of tokens.
+template <typename Arch, typename F, int Strips>
+inline void multiply_strips(const unsigned char* packed, std::size_t strip_bytes,
+                            std::int64_t n_rows, std::int64_t first, int n,
+                            const tile_activations& x, std::int64_t tokens, bool accumulate,
+                            float* out, std::int64_t stride, tile_scratch<Arch, F>& scratch) {
+  constexpr std::int64_t all = Strips * strip_rows<Arch>;
+  auto& p = *reinterpret_cast<panel<Arch, F, Strips>*>(scratch.panels);
+  p.fill(packed, strip_bytes, first, n);
+  const bool whole = n_rows >= all;
+  float* const to = whole ? out : scratch.edge[0];
+  const std::int64_t to_stride = whole ? stride : tile_strips<Arch> * strip_rows<Arch>;
+  const auto bytes = static_cast<std::size_t>(n_rows) * sizeof(float);
+  for (std::int64_t t = 0; t < tokens && !whole && accumulate; ++t) {
+    std::memcpy(scratch.edge[t], out + t * stride, bytes);
+  }
+  multiply_tiles<Arch, F, Strips, tile_tokens<Arch>>(p, n / unit, x, 0, tokens, accumulate, to,
+                                                     to_stride);
+  for (std::int64_t t = 0; t < tokens && !whole; ++t) {
+    std::memcpy(out + t * stride, scratch.edge[t], bytes);
+  }
+}
+
+template <typename Arch, typename F>
+inline void multiply_many(const cpu::packed_rows& rows, const cpu::q8_matrix& x,
+                          std::int64_t tokens, const cpu::product_output& out, void* memory) {
+  static_assert(sizeof(tile_scratch<Arch, F>) <= cpu::product_scratch_bytes);
+  auto& scratch = *static_cast<tile_scratch<Arch, F>*>(memory);
+  constexpr std::int64_t all = strip_rows<Arch>;
+  const auto* const packed = static_cast<const unsigned char*>(rows.data);
+  const auto strip_bytes =
+      static_cast<std::size_t>(x.columns / F::block_size * all) * sizeof(typename F::block);
+  for (std::int64_t t = 0; t < tokens; t += token_block) {
+    const std::int64_t some = least(token_block, tokens - t);
+    for (std::int64_t first = 0; first < x.columns; first += stretch) {
+      const int n = static_cast<int>(least<std::int64_t>(stretch, x.columns - first));
+      const activations a = token_of(x, t, first);
+      tile_activations y{a.q, x.columns, a.scale, a.sum, x.columns};
+      if constexpr (widened<Arch, F>) {
+        widen_activations(a.q, x.columns, some, n, scratch.wide);
+        y.q = scratch.wide;
+        y.q_stride = 2 * stretch;
+      }
+      const bool accumulate = out.accumulate || first > 0;
+      for (std::int64_t r = 0; r < rows.count;) {
+        const auto* const from = packed + static_cast<std::size_t>(r / all) * strip_bytes;
+        float* const to = out.data + t * out.stride + r;
+        const std::int64_t left = rows.count - r;
+        if (tile_strips<Arch> == 1 || left <= all) {
+          multiply_strips<Arch, F, 1>(from, strip_bytes, left, first, n, y, some, accumulate, to,
+                                      out.stride, scratch);
+          r += all;
+        } else {
+          multiply_strips<Arch, F, tile_strips<Arch>>(from, strip_bytes, left, first, n, y, some,
+                                                      accumulate, to, out.stride, scratch);
+          r += tile_strips<Arch> * all;
+        }
+      }
+    }
+  }
+}
+
+// See cpu::matmul_q8_fn.
+template <typename Arch, typename F>
+void matmul_q8(const cpu::packed_rows& rows, const cpu::q8_matrix& x, std::int64_t tokens,
+               const cpu::product_output& out, void* scratch) {
+  constexpr std::int64_t few = 8;
+  if (tokens <= few) {
+    multiply_few<Arch, F>(rows, x, tokens, out);
+  } else {
+    multiply_many<Arch, F>(rows, x, tokens, out, scratch);
+  }
+}
+
+}  // namespace nibble::inline NIBBLE_ABI::kernels

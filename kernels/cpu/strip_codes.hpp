@@ -1,0 +1,259 @@
+// From a strip's block to codes and scales of its rows.
+//
+// Columns are taken in units of 32, which share one activation scale. unit_codes() gives the codes
+// of a unit as eight vectors, four columns each: less than 128 and not negative, `code_bias`
+// greater than the format's, or signed as they are where those of the format do not fit seven bits
+// (`wide_codes`). unit_scales() gives the scales and offsets of its one or two groups. What the
+// bits mean is said by each format's codes() and scale(); the numbers are the same.
+#pragma once
+
+#include <cstdint>
+#include <nibble/formats/list.hpp>
+
+#include "cpu/strip_layout.hpp"
+#include "cpu/unpack.hpp"
+
+namespace nibble::inline NIBBLE_ABI::kernels {
+
+inline constexpr int unit = 32;       // columns that share an activation scale
+inline constexpr int unit_words = 8;  // of four columns
+
+template <typename F>
+inline constexpr bool wide_codes = F::max_code - F::min_code > 127;
+// What was added to codes so that none is negative.
+template <typename F>
+inline constexpr int code_bias = wide_codes<F> ? 0 : -F::min_code;
+// Groups in a unit.
+template <typename F>
+inline constexpr int unit_groups = unit / F::group_size;
+
+// A block of a strip: its fields by their number in strip_fields.
+template <typename Arch, typename F>
+struct strip_block {
+  using lanes = strip<Arch>;
+  const unsigned char* data;
+
+  template <std::size_t Field>
+  const unsigned char* element(int i) const {
+    constexpr std::size_t width = strip_fields<F>[Field].width;
+    return data + (bytes_before<F>(Field) + static_cast<std::size_t>(i) * width) * lanes::rows;
+  }
+  // Four bytes of each row.
+  template <std::size_t Field>
+  typename lanes::u8 bytes(int i) const {
+    return read<typename lanes::u8>(element<Field>(i));
+  }
+  template <std::size_t Field>
+  typename lanes::u32 words(int i) const {
+    return read<typename lanes::u32>(element<Field>(i));
+  }
+  template <std::size_t Field>
+  typename lanes::f32 halves() const {
+    return read_halves<Arch>(element<Field>(0));
+  }
+};
+
+// index[i] = table[index[i]], indices below 16; table: 16 bytes.
+template <typename Arch>
+inline void look_up_strip(const void* table, typename strip<Arch>::u8& index) {
+#if defined(__AVX512BW__)
+  if constexpr (sizeof index == 64) {
+    const __m512i t = _mm512_broadcast_i32x4(read<__m128i>(table));
+    index = reinterpret_cast<typename strip<Arch>::u8>(
+        _mm512_shuffle_epi8(t, reinterpret_cast<__m512i>(index)));
+    return;
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof index == 32) {
+    const __m256i t = _mm256_broadcastsi128_si256(read<__m128i>(table));
+    index = reinterpret_cast<typename strip<Arch>::u8>(
+        _mm256_shuffle_epi8(t, reinterpret_cast<__m256i>(index)));
+    return;
+  }
+#endif
+  u8x16 part[sizeof index / 16];
+  std::memcpy(part, &index, sizeof index);
+  for (u8x16& p : part) look_up(table, p);
+  std::memcpy(&index, part, sizeof index);
+}
+
+// c[w] and c[w + 4] from the halves of word `first` + w.
+template <typename Arch, typename F>
+inline void halves_apart(const strip_block<Arch, F>& b, int first,
+                         typename strip<Arch>::u8 (&c)[unit_words]) {
+  NIBBLE_UNROLL for (int w = 0; w < 4; ++w) {
+    const auto v = b.template bytes<0>(first + w);
+    c[w] = v & 15;
+    c[w + 4] = v >> 4;
+  }
+}
+
+// Two bits of each byte: values at a stride of 32 columns share a byte.
+template <typename Arch, typename F>
+inline typename strip<Arch>::u8 quarter(const strip_block<Arch, F>& b, int u, int w) {
+  return b.template bytes<0>(8 * (u / 4) + w) >> (2 * (u % 4)) & 3;
+}
+
+// floor(3 v / 256) of the low byte of each 16 bits, after v was multiplied modulo 256.
+template <typename V>
+inline V trits_of_halves(const V& v, int power) {
+  return (v * static_cast<std::uint16_t>(power) & 0xff) * 3 >> 8;
+}
+template <typename Arch>
+inline typename strip<Arch>::u8 trits(const typename strip<Arch>::u8& v, int digit) {
+  constexpr int powers[] = {1, 3, 9, 27, 81};
+  using u16 = typename strip<Arch>::u16;
+  const auto both = reinterpret_cast<u16>(v);
+  const u16 low = trits_of_halves<u16>(both & 0xff, powers[digit]);
+  const u16 high = trits_of_halves<u16>(both >> 8, powers[digit]);
+  return reinterpret_cast<typename strip<Arch>::u8>(low | high << 8);
+}
+
+template <typename Arch, typename F>
+inline void unit_codes(const strip_block<Arch, F>& b, int u,
+                       typename strip<Arch>::u8 (&c)[unit_words]) {
+  using u8 = typename strip<Arch>::u8;
+  using namespace formats;
+  if constexpr (!has_strip_fields<F>) {  // by the definition
+    for (int r = 0; r < strip_rows<Arch>; ++r) {
+      typename F::block block;
+      unpack_block<Arch, F>(b.data, r, block);
+      std::int8_t codes[unit];
+      for (int g = 0; g < unit_groups<F>; ++g) {
+        F::codes(block, u * unit_groups<F> + g, codes + g * F::group_size);
+      }
+      for (int i = 0; i < unit; ++i) {
+        c[i / 4][4 * r + i % 4] = static_cast<std::uint8_t>(codes[i] + code_bias<F>);
+      }
+    }
+  } else if constexpr (table_format<F>) {
+    halves_apart(b, 4 * u, c);
+    std::uint8_t table[16];
+    for (int i = 0; i < 16; ++i) table[i] = static_cast<std::uint8_t>(F::table[i] + code_bias<F>);
+    NIBBLE_UNROLL for (int w = 0; w < unit_words; ++w) look_up_strip<Arch>(table, c[w]);
+  } else if constexpr (std::is_same_v<F, q4_0> || std::is_same_v<F, q4_1>) {
+    halves_apart(b, 0, c);
+  } else if constexpr (std::is_same_v<F, q5_0> || std::is_same_v<F, q5_1>) {
+    halves_apart(b, 0, c);
+    const u8 fifth = b.template bytes<1>(0);
+    NIBBLE_UNROLL for (int w = 0; w < unit_words; ++w) c[w] |= (fifth >> w & 1) << 4;
+  } else if constexpr (std::is_same_v<F, q8_0>) {
+    NIBBLE_UNROLL for (int w = 0; w < unit_words; ++w) c[w] = b.template bytes<0>(w);
+  } else if constexpr (std::is_same_v<F, tq1_0>) {
+    NIBBLE_UNROLL for (int w = 0; w < unit_words; ++w) {
+      if (u < 5) {
+        c[w] = trits<Arch>(b.template bytes<0>(w), u);
+      } else if (u == 7 && w >= 4) {
+        c[w] = trits<Arch>(b.template bytes<1>(0), w - 4);
+      } else {
+        c[w] = trits<Arch>(b.template bytes<0>(8 + w % 4), 2 * (u - 5) + w / 4);
+      }
+    }
+  } else {
+    NIBBLE_UNROLL for (int w = 0; w < unit_words; ++w) {
+      if constexpr (std::is_same_v<F, q2_k> || std::is_same_v<F, tq2_0>) {
+        c[w] = quarter(b, u, w);
+      } else if constexpr (std::is_same_v<F, q3_k>) {
+        c[w] = quarter(b, u, w) | (b.template bytes<1>(w) >> u & 1) << 2;
+      } else if constexpr (std::is_same_v<F, q4_k>) {
+        c[w] = b.template bytes<0>(8 * (u / 2) + w) >> (4 * (u % 2)) & 15;
+      } else if constexpr (std::is_same_v<F, q5_k>) {
+        c[w] = (b.template bytes<0>(8 * (u / 2) + w) >> (4 * (u % 2)) & 15) |
+               (b.template bytes<1>(w) >> u & 1) << 4;
+      } else {
+        static_assert(std::is_same_v<F, q6_k>);
+        const u8 low = b.template bytes<0>(16 * (u / 4) + 8 * (u % 2) + w);
+        const u8 high = b.template bytes<1>(8 * (u / 4) + w);
+        c[w] = (low >> (4 * (u / 2 % 2)) & 15) | (high >> (2 * (u % 4)) & 3) << 4;
+      }
+    }
+  }
+}
+
+// Scales that hold for a whole block, read once.
+template <typename Arch>
+struct block_scales {
+  typename strip<Arch>::f32 d, m;  // m: of offsets, where the format has them
+};
+
+template <typename Arch, typename F>
+inline block_scales<Arch> read_block_scales(const strip_block<Arch, F>& b) {
+  using namespace formats;
+  using f32 = typename strip<Arch>::f32;
+  constexpr std::size_t n = strip_fields<F>.size();
+  if constexpr (!has_strip_fields<F>) {
+    return {};
+  } else if constexpr (std::is_same_v<F, mxfp4>) {
+    // 2^(e - 128), a subnormal number for small e, as a product of two powers of half the exponent
+    using u32 = typename strip<Arch>::u32;
+    u32 e{};
+    NIBBLE_UNROLL for (int r = 0; r < strip_rows<Arch>; ++r) e[r] = b.template element<1>(0)[r];
+    const u32 a = e >> 1, c = e - a;
+    return {reinterpret_cast<f32>((a + 63) << 23) * reinterpret_cast<f32>((c + 63) << 23), f32{}};
+  } else if constexpr (std::is_same_v<F, iq4_xs>) {
+    return {b.template halves<2>(), f32{}};
+  } else if constexpr (F::has_offset) {
+    return {b.template halves<n - 2>(), b.template halves<n - 1>()};
+  } else {
+    return {b.template halves<n - 1>(), f32{}};
+  }
+}
+
+// [rows] scales and offsets of the groups of unit u.
+template <typename Arch, typename F>
+inline void unit_scales(const strip_block<Arch, F>& b, const block_scales<Arch>& of, int u,
+                        typename strip<Arch>::f32 (&scale)[unit_groups<F>],
+                        typename strip<Arch>::f32 (&offset)[unit_groups<F>]) {
+  using u32 = typename strip<Arch>::u32;
+  using i32 = typename strip<Arch>::i32;
+  using namespace formats;
+  const auto floats = [](const auto& x) { return to_floats<Arch>(x); };
+  NIBBLE_UNROLL for (int i = 0; i < unit_groups<F>; ++i) {
+    const int g = u * unit_groups<F> + i;  // of the block
+    if constexpr (!has_strip_fields<F>) {
+      for (int r = 0; r < strip_rows<Arch>; ++r) {
+        typename F::block block;
+        unpack_block<Arch, F>(b.data, r, block);
+        const affine map = F::scale(block, g);
+        scale[i][r] = map.scale;
+        offset[i][r] = map.offset;
+      }
+    } else if constexpr (std::is_same_v<F, q2_k>) {
+      const u32 both = b.template words<1>(g / 4) >> (8 * (g % 4));
+      scale[i] = of.d * floats(both & 15);
+      offset[i] = -(of.m * floats(both >> 4 & 15));
+    } else if constexpr (std::is_same_v<F, q3_k>) {
+      const u32 low = b.template words<2>(g % 8 / 4) >> (8 * (g % 4) + 4 * (g / 8)) & 15;
+      const u32 high = b.template words<2>(2) >> (8 * (g % 4) + 2 * (g / 4)) & 3;
+      scale[i] = of.d * floats((low | high << 4) - 32);
+    } else if constexpr (std::is_same_v<F, q4_k> || std::is_same_v<F, q5_k>) {
+      constexpr std::size_t field = std::is_same_v<F, q4_k> ? 1 : 2;
+      const int at = 8 * (g % 4);
+      u32 s = b.template words<field>(0) >> at, m = b.template words<field>(1) >> at;
+      if (g < 4) {
+        s &= 63;
+        m &= 63;
+      } else {
+        const u32 low = b.template words<field>(2) >> at;
+        s = (low & 15) | (s >> 6 & 3) << 4;
+        m = (low >> 4 & 15) | (m >> 6 & 3) << 4;
+      }
+      scale[i] = of.d * floats(s);
+      offset[i] = -(of.m * floats(m));
+    } else if constexpr (std::is_same_v<F, q6_k>) {
+      const auto packed = reinterpret_cast<i32>(b.template words<2>(g / 4));
+      scale[i] = of.d * floats(packed << (24 - 8 * (g % 4)) >> 24);
+    } else if constexpr (std::is_same_v<F, iq4_xs>) {
+      const u32 low = b.template words<1>(0) >> (4 * g) & 15;
+      using halves = typename vector_type<std::uint16_t, 2 * strip_rows<Arch>>::type;
+      const u32 all = __builtin_convertvector(read<halves>(b.template element<3>(0)), u32);
+      scale[i] = of.d * floats((low | (all >> (2 * g) & 3) << 4) - 32);
+    } else {
+      scale[i] = of.d;
+      offset[i] = of.m;
+    }
+  }
+}
+
+}  // namespace nibble::inline NIBBLE_ABI::kernels
