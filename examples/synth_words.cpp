@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
-#include <nibble/text/utf8.hpp>
+#include <nibble/base/utf8.hpp>
 #include <span>
 
 namespace synth {

@@ -1,7 +1,7 @@
 // Two ways in which vocabularies spell bytes.
 #include <array>
+#include <nibble/base/utf8.hpp>
 #include <nibble/text/byte_names.hpp>
-#include <nibble/text/utf8.hpp>
 #include <text/vocabulary.hpp>
 
 namespace nibble::inline NIBBLE_ABI {

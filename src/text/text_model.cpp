@@ -1,6 +1,6 @@
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
-#include <nibble/text/utf8.hpp>
+#include <nibble/base/utf8.hpp>
 #include <text/text_model.hpp>
 
 namespace nibble::inline NIBBLE_ABI::text {

@@ -1,5 +1,5 @@
+#include <nibble/base/utf8.hpp>
 #include <nibble/text/text_stream.hpp>
-#include <nibble/text/utf8.hpp>
 
 #include "base/memory_for.hpp"
 

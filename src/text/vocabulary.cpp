@@ -4,7 +4,7 @@
 #include <limits>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
-#include <nibble/text/utf8.hpp>
+#include <nibble/base/utf8.hpp>
 #include <text/pre_tokenizer.hpp>
 #include <text/vocabulary.hpp>
 

@@ -4,7 +4,7 @@
 #include <utf8proc.h>
 
 #include <algorithm>
-#include <nibble/text/utf8.hpp>
+#include <nibble/base/utf8.hpp>
 #include <text/text_model.hpp>
 
 namespace nibble::inline NIBBLE_ABI::text {

@@ -3,7 +3,7 @@
 
 #include <array>
 #include <cstdio>
-#include <nibble/text/utf8.hpp>
+#include <nibble/base/utf8.hpp>
 #include <string>
 #include <vector>
 

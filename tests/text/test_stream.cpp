@@ -1,6 +1,6 @@
 // The streaming detokeniser and the UTF-8 reader under it.
+#include <nibble/base/utf8.hpp>
 #include <nibble/text/text_stream.hpp>
-#include <nibble/text/utf8.hpp>
 
 #include "catch.hpp"
 #include "made_vocabularies.hpp"

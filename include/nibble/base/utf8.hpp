@@ -59,4 +59,25 @@ inline void append_utf8(std::string& out, char32_t value) {
   put(0x80 | (value & 0x3f));
 }
 
+// The text with each byte that is not part of a well-formed character as \xHH: for names of files,
+// which may be any bytes, where UTF-8 is demanded.
+inline std::string as_utf8(std::string_view text) {
+  constexpr char digits[] = "0123456789abcdef";
+  std::string out;
+  for (std::size_t i = 0; i < text.size();) {
+    const utf8_code_point c = decode_utf8(text, i);
+    const std::string_view bytes = text.substr(i, c.size);
+    i += c.size;
+    if (c.state == utf8_state::valid) {
+      out += bytes;
+      continue;
+    }
+    for (const char byte : bytes) {
+      const auto bits = static_cast<std::uint8_t>(byte);
+      out += {'\\', 'x', digits[bits >> 4], digits[bits & 15]};
+    }
+  }
+  return out;
+}
+
 }  // namespace nibble::inline NIBBLE_ABI
