@@ -79,14 +79,6 @@ void check_near(const std::vector<float>& found, const std::vector<float>& expec
   CHECK(most <= 1e-5f * scale);
 }
 
-std::set<std::string> names_in(const test::temporary_folder& folder) {
-  std::set<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
-    names.insert(entry.path().filename().string());
-  }
-  return names;
-}
-
 }  // namespace
 
 TEST_CASE("imatrix: sums of squares by column, the same for any number of threads") {

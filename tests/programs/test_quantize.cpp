@@ -19,16 +19,9 @@
 namespace {
 
 using strings = std::vector<std::string>;
+using test::names_in;
 using names = std::set<std::string>;
 const std::string model = test::tales.string();
-
-names names_in(const std::filesystem::path& folder) {
-  names found;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    found.insert(entry.path().filename().string());
-  }
-  return found;
-}
 
 // A model that takes some time to convert: a matrix of zeros, of which the disk holds nothing.
 std::string large_file(const test::temporary_folder& folder) {
@@ -103,7 +96,7 @@ TEST_CASE("quantize: a dry run says to the byte what is written") {
     strings dry = more;
     dry.push_back("--dry-run");
     const auto planned = json_of(dry);
-    CHECK(names_in(folder.path()) == names{});
+    CHECK(names_in(folder) == names{});
     const auto done = json_of(more);
     CHECK(planned == done);
     for (const auto& part : done["parts"]) {
@@ -166,7 +159,7 @@ TEST_CASE("quantize: what cannot be is refused, and exits with 1 or 2") {
   refused({folder.path().string(), "q4_0"}, {"no regular file"}, 1);
   refused({out, "q4_0", "--json", out}, {out, "another output"}, 1);
   refused({"/dev/null", "q4_0"}, {"/dev/null", "no regular file"}, 1);
-  CHECK(names_in(folder.path()) == names{});
+  CHECK(names_in(folder) == names{});
 }
 
 namespace {
@@ -206,7 +199,7 @@ TEST_CASE("quantize: interrupted at random moments, it leaves the input and noth
     ++stopped;
     CHECK(found.status == -signal);
     CHECK(test::contains(found.err, "cancelled"));
-    CHECK(names_in(folder.path()) == names{"in.gguf"});
+    CHECK(names_in(folder) == names{"in.gguf"});
   }
   CHECK(stopped > 0);
   CHECK(std::filesystem::last_write_time(in) == changed);
@@ -218,7 +211,7 @@ TEST_CASE("quantize: killed at random moments, it leaves no file under the name,
   std::mt19937 rng(8);
   int killed = 0;
   for (int i = 0; i < 5; ++i) {
-    const std::size_t left = names_in(folder.path()).size();
+    const std::size_t left = names_in(folder).size();
     test::process running("quantize", {in, out, "q8_0", "-t", "1"}, "/dev/null");
     wait_for_more_than(left, folder.path());
     std::this_thread::sleep_for(moment(i, rng));
@@ -230,7 +223,7 @@ TEST_CASE("quantize: killed at random moments, it leaves no file under the name,
     }
     ++killed;
     CHECK(!std::filesystem::exists(out));
-    for (const std::string& name : names_in(folder.path())) {
+    for (const std::string& name : names_in(folder)) {
       CHECK((name == "in.gguf" || name.ends_with(".part")));
     }
   }
@@ -248,7 +241,7 @@ TEST_CASE("quantize: without room on the disk it says so, and nothing has the na
     const file_size_limit limit(400000);
     const auto found = test::run("quantize", words);
     test::check_refused(found, {"out", "cannot be written", "bytes had been written"}, 1);
-    CHECK(names_in(folder.path()) == names{});
+    CHECK(names_in(folder) == names{});
   }
   const small_disk disk(folder / "disk", "size=1m");
   if (!disk.mounted()) return;

@@ -36,14 +36,6 @@ std::vector<float> read_floats(const std::filesystem::path& path) {
   return out;
 }
 
-std::set<std::string> names_in(const test::temporary_folder& folder) {
-  std::set<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
-    names.insert(entry.path().filename().string());
-  }
-  return names;
-}
-
 }  // namespace
 
 TEST_CASE("tokenize: ids on one line, and back byte for byte") {

@@ -12,15 +12,8 @@
 namespace {
 
 using nibble::errc;
+using test::names_in;
 using test::to_type;
-
-std::set<std::string> names_in(const std::filesystem::path& folder) {
-  std::set<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    names.insert(entry.path().filename().string());
-  }
-  return names;
-}
 
 // Matrices of several shapes, one of them larger than a wave of chunks; what stays as it is.
 test::made_file small_model() {
@@ -168,7 +161,7 @@ TEST_CASE("quantise_file: cancelled at any time, it leaves what was there") {
       });
     });
     CHECK(e.code() == errc::cancelled);
-    CHECK(names_in(folder.path()) == std::set<std::string>{"in.gguf", "out.gguf"});
+    CHECK(names_in(folder) == std::set<std::string>{"in.gguf", "out.gguf"});
     CHECK(std::filesystem::file_size(folder / "out.gguf") == 6);
   }
 }
@@ -210,7 +203,7 @@ TEST_CASE("quantise_file: importance reaches each matrix, and must fit") {
   m.tensors["blk.0.attn_q.weight"] = {std::vector<float>(256, 1.0f), {3}};
   test::check_error(refused(source, folder / "out2.gguf", options), errc::invalid_argument,
                     {"in.gguf", "'blk.0.attn_q.weight'", "256 numbers", "[512, 70]", "512"});
-  CHECK(names_in(folder.path()) == std::set<std::string>{"in.gguf", "out.gguf"});
+  CHECK(names_in(folder) == std::set<std::string>{"in.gguf", "out.gguf"});
 }
 
 TEST_CASE("quantise_file: values that are no numbers, or too large, are refused by name") {
@@ -235,7 +228,7 @@ TEST_CASE("quantise_file: values that are no numbers, or too large, are refused 
   const auto large = with(70000, "blk.0.attn_q.weight");
   test::check_error(refused(large, folder / "out.gguf", to_type("f16")), errc::bad_file,
                     {"'blk.0.attn_q.weight'", "reach 70000", "more than f16 can hold", "bf16"});
-  CHECK(names_in(folder.path()) == std::set<std::string>{"in.gguf"});
+  CHECK(names_in(folder) == std::set<std::string>{"in.gguf"});
   nibble::quantise_file(large, folder / "out.gguf", to_type("q8_0"));
   nibble::quantise_file(large, folder / "out.gguf", to_type("bf16"));
   const auto larger = with(1e30f, "blk.0.attn_q.weight");
@@ -268,7 +261,7 @@ TEST_CASE("quantise_file: the input is never the output, nor is a folder or a de
   const auto split = small_model().write(folder / "parts.gguf", 900000);
   std::filesystem::create_symlink(folder / "in.gguf", folder / "link");
   std::filesystem::create_hard_link(split.paths().back(), folder / "hard");
-  const auto before = names_in(folder.path());
+  const auto before = names_in(folder);
   test::check_error(refused(whole, folder / "in.gguf", to_type("q8_0")), errc::invalid_argument,
                     {"in.gguf", "is the input"});
   test::check_error(refused(whole, folder / "link", to_type("q8_0")), errc::invalid_argument,
@@ -285,7 +278,7 @@ TEST_CASE("quantise_file: the input is never the output, nor is a folder or a de
   test::check_error(refused(whole, "/dev/null", to_type("q8_0")), errc::io, {"no regular file"});
   test::check_error(refused(whole, folder / "none" / "x", to_type("q8_0")), errc::io,
                     {"cannot be created"});
-  CHECK(names_in(folder.path()) == before);
+  CHECK(names_in(folder) == before);
 
   // a link to another file stays a link
   std::ofstream(folder / "old") << "old";

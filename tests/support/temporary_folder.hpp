@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include <filesystem>
+#include <set>
 #include <stdexcept>
 #include <string>
 
@@ -29,5 +30,17 @@ class temporary_folder {
  private:
   std::filesystem::path path_;
 };
+
+// What lies in a folder.
+inline std::set<std::string> names_in(const std::filesystem::path& folder) {
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    names.insert(entry.path().filename().string());
+  }
+  return names;
+}
+inline std::set<std::string> names_in(const temporary_folder& folder) {
+  return names_in(folder.path());
+}
 
 }  // namespace test
