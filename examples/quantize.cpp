@@ -1,5 +1,7 @@
 // nibble-quantize: writes a model file in another weight format.
 #include <algorithm>
+#include <cctype>
+#include <charconv>
 #include <chrono>
 #include <cstdlib>
 #include <iomanip>
@@ -35,6 +37,17 @@ std::string is_type(const std::string& name) {
   return "there is no type '" + nibble::gguf::printable(name) + "'; --help lists them";
 }
 
+// What is wrong with the text of a size, which CLI::AsSizeValue would cut down or wrap silently.
+std::string is_size(const std::string& text) {
+  std::uint64_t bytes = 0;
+  const char* const end = text.data() + text.size();
+  const auto read = std::from_chars(text.data(), end, bytes);
+  const auto of_unit = [](unsigned char c) { return c == ' ' || std::isalpha(c) != 0; };
+  if (read.ec == std::errc{} && std::all_of(read.ptr, end, of_unit)) return "";
+  return "a whole number of bytes from 0 up was expected, or one with a unit, such as 4GB, not '" +
+         nibble::gguf::printable(text) + "'";
+}
+
 void add_rules(CLI::App& app, nibble::mix_options& mix) {
   app.add_option_function<std::vector<std::string>>(
          "--tensor",
@@ -67,8 +80,10 @@ void add_rules(CLI::App& app, nibble::mix_options& mix) {
 }
 
 void add_options(CLI::App& app, options& o) {
-  app.add_option("in", o.in, "GGUF file (any part of a split one), in any format")->required();
-  app.add_option("out", o.out, "file to write")->required();
+  app.add_option("in", o.in, "GGUF file (any part of a split one), in any format")
+      ->required()
+      ->check(common::not_empty);
+  app.add_option("out", o.out, "file to write")->required()->check(common::not_empty);
   app.add_option("type", o.work.mix.type, "type to write, such as q4_k_m; listed below")
       ->required()
       ->check(is_type);
@@ -76,9 +91,11 @@ void add_options(CLI::App& app, options& o) {
       ->check(common::not_empty);
   add_rules(app, o.work.mix);
   app.add_option("--split-max-size", o.work.max_part_bytes,
-                 "write parts of at most this size, such as 4GB")
-      ->transform(CLI::AsSizeValue(true));
-  app.add_flag("-n,--dry-run", o.dry_run, "say what would be written, to the byte, and stop");
+                 "write parts of at most this size, such as 4GB (0: one file)")
+      ->transform(CLI::AsSizeValue(true))
+      ->transform(CLI::Validator(is_size, ""));  // looks first
+  app.add_flag("-n,--dry-run", o.dry_run,
+               "say what would be written, to the byte, and stop; a file's header is enough");
   app.add_flag("-v,--verbose", o.verbose, "a line for each tensor, not for each kind");
   app.add_option("--json", o.json_path, "also write the report to this file as JSON")
       ->check(common::not_empty);
@@ -149,6 +166,27 @@ void print_table(const nibble::quantise_report& report, bool each) {
   for (const row& r : rows_of(report, each)) print_row(r);
 }
 
+// Names on one line, of which "and 3 more" stands for those that are too many.
+void print_names(const char* what, const std::vector<std::string>& names) {
+  constexpr std::size_t most = 8;
+  if (names.empty()) return;
+  std::cout << what << ": ";
+  for (std::size_t i = 0; i < std::min(most, names.size()); ++i) {
+    std::cout << (i > 0 ? ", " : "") << nibble::gguf::printable(names[i]);
+  }
+  if (names.size() > most) std::cout << " and " << names.size() - most << " more";
+  std::cout << '\n';
+}
+
+// Tensors whose errors the importance matrix could have weighed.
+std::vector<std::string> unweighted(const nibble::quantise_report& report) {
+  std::vector<std::string> names;
+  for (const nibble::quantised_tensor& t : report.tensors) {
+    if (t.has_errors && !t.weighted) names.push_back(t.name);
+  }
+  return names;
+}
+
 void print_totals(const nibble::quantise_report& report, const options& o) {
   std::cout << "weights: " << report.weights() << "; " << nibble::to_text(report.bytes_from)
             << " -> " << nibble::to_text(report.bytes_to) << ", " << std::fixed
@@ -169,13 +207,18 @@ void print_totals(const nibble::quantise_report& report, const options& o) {
             << other << " to another format than the type has for them";
   if (o.work.importance != nullptr) std::cout << ", " << weighted << " weighted by importance";
   std::cout << '\n';
+  if (o.work.importance != nullptr) {
+    print_names("without importance", unweighted(report));
+    print_names("importance of no tensor here", report.unused_importance);
+  }
   for (const auto& part : report.parts) {
     std::cout << (o.dry_run ? "would write " : "wrote ") << part.path.string() << ", " << part.bytes
               << " bytes\n";
   }
 }
 
-nlohmann::ordered_json to_json(const nibble::quantise_report& report, double seconds) {
+nlohmann::ordered_json to_json(const nibble::quantise_report& report, const options& o,
+                               double seconds) {
   nlohmann::ordered_json out{{"weights", report.weights()},
                              {"bytes_from", report.bytes_from},
                              {"bytes_to", report.bytes_to},
@@ -195,6 +238,12 @@ nlohmann::ordered_json to_json(const nibble::quantise_report& report, double sec
                                   {"weighted", t.weighted}};
     if (t.instead_of) tensor["instead_of"] = nibble::format_name(*t.instead_of);
     out["tensors"].push_back(std::move(tensor));
+  }
+  if (o.work.importance != nullptr) {
+    out["importance"] = {{"file", o.imatrix_path},
+                         {"entries", o.work.importance->tensors.size()},
+                         {"without", unweighted(report)},
+                         {"unused", report.unused_importance}};
   }
   return out;
 }
@@ -236,7 +285,7 @@ nibble::quantise_report quantise(const nibble::gguf::file& file, options& o, dou
 }
 
 void work(options& o) {
-  const nibble::gguf::file file(o.in);
+  const nibble::gguf::file file(o.in, {.header_only = o.dry_run});
   nibble::imatrix importance;
   auto inputs = file.paths();
   if (!o.imatrix_path.empty()) {
@@ -261,7 +310,7 @@ void work(options& o) {
   }
   if (!json) return;
   json->stream()
-      << to_json(plan, seconds).dump(1, ' ', false, nlohmann::json::error_handler_t::replace)
+      << to_json(plan, o, seconds).dump(1, ' ', false, nlohmann::json::error_handler_t::replace)
       << '\n';
   json->finish();
 }

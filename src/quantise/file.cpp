@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <nibble/base/concat.hpp>
+#include <nibble/base/utf8.hpp>
 #include <nibble/formats/list.hpp>
 #include <nibble/quantise/file.hpp>
 #include <nibble/quantise/rows.hpp>
@@ -66,18 +67,42 @@ quantised_tensor plan_tensor(const gguf::file& input, const gguf::tensor_info& t
   out.bytes_to =
       out.converted ? row_bytes(out.to, out.shape.columns()) * out.shape.rows() : tensor.bytes;
   // plain floats have no errors worth weighing
-  const bool blocks = find_format_info(out.to)->block_size > 1;
-  out.weighted =
-      out.converted && blocks && importance_of(input, tensor, options.importance) != nullptr;
+  out.has_errors = out.converted && find_format_info(out.to)->block_size > 1;
+  out.weighted = out.has_errors && importance_of(input, tensor, options.importance) != nullptr;
   return out;
+}
+
+// Names in the importance matrix that no tensor has. Throws if that is all of them: what was meant
+// to weigh the errors would do nothing.
+std::vector<std::string> unused_importance(const gguf::file& input,
+                                           const quantise_options& options) {
+  std::vector<std::string> out;
+  if (options.importance == nullptr) return out;
+  const auto& entries = options.importance->tensors;
+  for (const auto& [name, entry] : entries) {
+    if (input.find_tensor(name) == nullptr) out.push_back(name);
+  }
+  if (out.size() < entries.size()) return out;
+  const std::string matrix =
+      options.importance_name.empty()
+          ? ""
+          : concat(" '", gguf::printable(as_utf8(options.importance_name)), "'");
+  throw error(
+      errc::invalid_argument,
+      entries.empty()
+          ? concat("the importance matrix", matrix, " is empty; sums for this model were expected")
+          : concat("nothing in the importance matrix", matrix, " is for this model: it has ",
+                   entries.size(), " tensors, such as '", gguf::printable(entries.begin()->first),
+                   "', and the model none of these; a matrix made with this model was expected"),
+      {.file = input.name()});
 }
 
 // Keys by which llama.cpp's files say how they were weighted.
 void set_importance_keys(gguf::writer& out, const quantise_options& options) {
   if (options.importance == nullptr || options.importance_name.empty()) return;
   const imatrix& m = *options.importance;
-  out.set("quantize.imatrix.file", options.importance_name);
-  if (!m.datasets.empty()) out.set("quantize.imatrix.dataset", m.datasets.front());
+  out.set("quantize.imatrix.file", as_utf8(options.importance_name));
+  if (!m.datasets.empty()) out.set("quantize.imatrix.dataset", as_utf8(m.datasets.front()));
   out.set("quantize.imatrix.entries_count", static_cast<std::uint32_t>(m.tensors.size()));
   out.set("quantize.imatrix.chunks_count", m.chunk_count);
 }
@@ -92,6 +117,7 @@ class quantiser {
     writer_.set("general.file_type", find_type_mix(options.mix.type)->file_type);
     writer_.set("general.quantization_version", quantization_version);
     set_importance_keys(writer_, options);
+    report_.unused_importance = unused_importance(input, options);
     report_.tensors.reserve(choices.size());
     for (std::size_t i = 0; i < choices.size(); ++i) {
       const gguf::tensor_info& tensor = input.tensors()[i];
@@ -107,6 +133,10 @@ class quantiser {
   quantiser& operator=(const quantiser&) = delete;
 
   quantise_report plan(const std::filesystem::path& output) {
+    if (output.empty()) {
+      throw error(errc::invalid_argument,
+                  "the name of the file to write is empty; a name was expected.");
+    }
     report_.parts = writer_.parts(output, write_options());
     for (const auto& part : report_.parts) {
       for (const auto& path : input_.paths()) {

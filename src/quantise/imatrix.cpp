@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 #include <nibble/base/concat.hpp>
+#include <nibble/base/utf8.hpp>
 #include <nibble/formats/list.hpp>
 #include <nibble/gguf/file.hpp>
 #include <nibble/gguf/writer.hpp>
@@ -195,7 +196,9 @@ bool begins_as_gguf(std::span<const std::byte> bytes) {
 gguf::writer writer_of(const imatrix& m) {
   gguf::writer out;
   out.set("general.type", "imatrix");
-  out.set_array(datasets_key, std::span<const std::string>(m.datasets));
+  std::vector<std::string> datasets;
+  for (const std::string& name : m.datasets) datasets.push_back(as_utf8(name));
+  out.set_array(datasets_key, std::span<const std::string>(datasets));
   out.set(chunk_count_key, m.chunk_count);
   out.set(chunk_size_key, m.chunk_size);
   for (const auto& [name, entry] : m.tensors) {

@@ -137,6 +137,70 @@ TEST_CASE("quantize: an importance matrix is used, and named in the file") {
                       {model, "'imatrix' was expected"}, 1);
 }
 
+TEST_CASE(
+    "quantize: an importance matrix that fits in part is told, one that does not is refused") {
+  const test::temporary_folder folder;
+  const auto write = [&](const std::string& name, const strings& tensors) {
+    nibble::imatrix m;
+    for (const std::string& t : tensors) {
+      m.tensors[t] = {std::vector<float>(256, 1.0f), {1.0f}};
+    }
+    nibble::write_imatrix(m, folder / name);
+    return (folder / name).string();
+  };
+  const std::string out = (folder / "out.gguf").string(), json = (folder / "json").string();
+  const std::string part = write("part", {"blk.0.attn_q.weight", "blk.99.attn_q.weight"});
+  const std::string text = test::run_well(
+      "quantize", {model, out, "q4_0", "--pure", "--imatrix", part, "-n", "--json", json});
+  CHECK(test::contains(text, "1 weighted by importance"));
+  CHECK(test::contains(text, "without importance: token_embd.weight, blk.0.attn_k.weight"));
+  CHECK(test::contains(text, " more\n"));
+  CHECK(test::contains(text, "importance of no tensor here: blk.99.attn_q.weight\n"));
+  const auto found = nlohmann::json::parse(test::read_file(json))["importance"];
+  CHECK(found["entries"] == 2);
+  CHECK(found["unused"] == strings{"blk.99.attn_q.weight"});
+  CHECK(found["without"].size() == 28);  // 29 matrices
+  const std::string other = write("other", {"blk.98.attn_q.weight", "blk.99.attn_q.weight"});
+  for (const strings& more : {strings{"-n"}, strings{}}) {
+    strings words{model, out, "q4_0", "--imatrix", other};
+    words.insert(words.end(), more.begin(), more.end());
+    test::check_refused(test::run("quantize", words),
+                        {model, other, "2 tensors", "blk.98.attn_q.weight", "none of these"}, 1);
+  }
+  CHECK(names_in(folder) == names{"json", "other", "part"});
+}
+
+TEST_CASE("quantize: names that are no UTF-8 are written as UTF-8") {
+  const test::temporary_folder folder;
+  nibble::imatrix m;
+  m.tensors["blk.0.attn_q.weight"] = {std::vector<float>(256, 1.0f), {1.0f}};
+  m.datasets = {"caf\xe9"};
+  const auto path = folder / "m\xff";
+  if (!std::ofstream(path)) return;  // a file system with Unicode names only
+  nibble::write_imatrix(m, path);
+  const std::string out = (folder / "out.gguf").string();
+  test::run_well("quantize", {model, out, "q4_0", "--imatrix", path.string()});
+  const nibble::gguf::file file(out);
+  CHECK(file.require<std::string_view>("quantize.imatrix.file") == (folder / "m\\xff").string());
+  CHECK(file.require<std::string_view>("quantize.imatrix.dataset") == "caf\\xe9");
+}
+
+TEST_CASE("quantize: a header is enough for a dry run, and for nothing else") {
+  const test::temporary_folder folder;
+  const nibble::gguf::file whole(model);
+  nibble::gguf::writer w;
+  w.copy_metadata(whole);
+  for (const auto& t : whole.tensors()) {
+    w.add_tensor(t.name, t.view.format, t.view.shape, std::span(t.view.data, t.bytes));
+  }
+  const std::string header = (folder / "in.gguf").string(), out = (folder / "out.gguf").string();
+  w.write(header, {.header_only = true});
+  CHECK(test::run_well("quantize", {header, out, "q4_k_m", "-n"}) ==
+        test::run_well("quantize", {model, out, "q4_k_m", "-n"}));
+  test::check_refused(test::run("quantize", {header, out, "q4_k_m"}), {header, "cut off"}, 1);
+  CHECK(names_in(folder) == names{"in.gguf"});
+}
+
 TEST_CASE("quantize: what cannot be is refused, and exits with 1 or 2") {
   const test::temporary_folder folder;
   const std::string out = (folder / "out.gguf").string();
@@ -150,7 +214,10 @@ TEST_CASE("quantize: what cannot be is refused, and exits with 1 or 2") {
   refused({out, "q4_0", "--tensor", "x"}, {"--tensor", "'x'", "PATTERN=FORMAT"}, 2);
   refused({out, "q4_0", "--tensor", "*=q9"}, {"--tensor", "'q9'", "q4_k"}, 2);
   refused({out, "q4_0", "--output-type", "q4_k_m"}, {"--output-type", "'q4_k_m'"}, 2);
-  refused({out, "q4_0", "--split-max-size", "much"}, {"--split-max-size"}, 2);
+  for (const char* size : {"much", "-1", "-1GB", "1.5GB", "99999999999999999999", ""}) {
+    refused({out, "q4_0", "--split-max-size", size}, {"--split-max-size", "such as 4GB"}, 2);
+  }
+  refused({"", "q4_0"}, {"out", "must not be empty"}, 2);
   refused({out, "q4_0", "--tensor", "*nothing*=q8_0"}, {"'*nothing*'", "matches no tensor"}, 1);
   refused({out, "q4_0", "--leave", "nothing"}, {"'nothing'", "matches no tensor"}, 1);
   refused({out, "q4_0", "--threads", "100000"}, {"threads", "100000"}, 1);

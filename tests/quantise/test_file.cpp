@@ -184,7 +184,9 @@ TEST_CASE("quantise_file: importance reaches each matrix, and must fit") {
   const auto report = nibble::quantise_file(source, folder / "out.gguf", options);
   for (const auto& t : report.tensors) {
     CHECK(t.weighted == m.tensors.contains(t.name));
+    CHECK(t.has_errors == (t.converted && t.to == *nibble::find_format(type)));
   }
+  CHECK(report.unused_importance == std::vector<std::string>{"blk.7.not_there.weight"});
   const nibble::gguf::file out(folder / "out.gguf");
   CHECK(out.require<std::string_view>("quantize.imatrix.file") == "some.imatrix");
   CHECK(out.require<std::uint32_t>("quantize.imatrix.entries_count") == 3);
@@ -203,6 +205,13 @@ TEST_CASE("quantise_file: importance reaches each matrix, and must fit") {
   m.tensors["blk.0.attn_q.weight"] = {std::vector<float>(256, 1.0f), {3}};
   test::check_error(refused(source, folder / "out2.gguf", options), errc::invalid_argument,
                     {"in.gguf", "'blk.0.attn_q.weight'", "256 numbers", "[512, 70]", "512"});
+  m.tensors.erase("blk.0.attn_q.weight");
+  m.tensors.erase("blk.0.ffn_up_exps.weight");
+  test::check_error(refused(source, folder / "out2.gguf", options), errc::invalid_argument,
+                    {"in.gguf", "'some.imatrix'", "1 tensors", "blk.7.not_there.weight"});
+  m.tensors.clear();
+  test::check_error(refused(source, folder / "out2.gguf", options), errc::invalid_argument,
+                    {"in.gguf", "is empty"});
   CHECK(names_in(folder) == std::set<std::string>{"in.gguf", "out.gguf"});
 }
 
@@ -274,6 +283,7 @@ TEST_CASE("quantise_file: the input is never the output, nor is a folder or a de
   same_parts.max_part_bytes = 900000;
   test::check_error(refused(split, folder / "parts.gguf", same_parts), errc::invalid_argument,
                     {"parts-00001-of", "a part of it"});
+  test::check_error(refused(whole, "", to_type("q8_0")), errc::invalid_argument, {"is empty"});
   test::check_error(refused(whole, folder.path(), to_type("q8_0")), errc::io, {"no regular file"});
   test::check_error(refused(whole, "/dev/null", to_type("q8_0")), errc::io, {"no regular file"});
   test::check_error(refused(whole, folder / "none" / "x", to_type("q8_0")), errc::io,

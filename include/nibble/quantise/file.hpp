@@ -24,7 +24,8 @@ struct quantise_options {
   // Weights the errors of the tensors that it names; null: all errors count alike. Lives until the
   // work is done.
   const imatrix* importance = nullptr;
-  std::string importance_name;       // written to the output's metadata, if it is not empty
+  // Written to the output's metadata, if it is not empty; bytes that are no UTF-8 as \xHH.
+  std::string importance_name;
   std::int32_t threads = 0;          // 0: as model_options does it. The bytes do not depend on it.
   std::uint64_t max_part_bytes = 0;  // as gguf::write_options has it
   std::stop_token cancel = {};
@@ -38,8 +39,9 @@ struct quantised_tensor {
   std::uint64_t bytes_from = 0, bytes_to = 0;
   // The format that was wanted, where rows of this length cannot have it.
   std::optional<format_id> instead_of;
-  bool converted = false;  // otherwise its bytes are copied
-  bool weighted = false;   // by the importance matrix
+  bool converted = false;   // otherwise its bytes are copied
+  bool has_errors = false;  // converted to a format of blocks, whose errors importance can weigh
+  bool weighted = false;    // by the importance matrix
 };
 
 // What quantise_file is going to do, or has done.
@@ -47,6 +49,7 @@ struct quantise_report {
   std::vector<quantised_tensor> tensors;       // in the order of the file
   std::vector<gguf::output_part> parts;        // the files: names, and sizes to the byte
   std::uint64_t bytes_from = 0, bytes_to = 0;  // of all tensors, without metadata and padding
+  std::vector<std::string> unused_importance;  // names in the importance matrix that no tensor has
 
   NIBBLE_API std::uint64_t weights() const;  // the number of them, in all tensors
   NIBBLE_API std::uint64_t file_bytes() const;
@@ -57,8 +60,8 @@ struct quantise_progress {
   std::string_view tensor;            // the one at work
 };
 
-// The plan alone; reads no tensor data and writes nothing. Throws what quantise_file throws before
-// its work begins.
+// The plan alone; reads no tensor data (a file opened for its header only will do) and writes
+// nothing. Throws what quantise_file throws before its work begins.
 NIBBLE_API quantise_report plan_quantise(const gguf::file& input,
                                          const std::filesystem::path& output,
                                          const quantise_options& options);
@@ -68,8 +71,8 @@ NIBBLE_API quantise_report plan_quantise(const gguf::file& input,
 // called on the calling thread, with 0 first, then after some MB each, with the total last. Throws
 // error:
 //   invalid_argument  an unknown type, a pattern that matches nothing, an output that is a part of
-//                     the input, importance of another length than a tensor's rows (with the
-//                     tensor)
+//                     the input or has no name, importance of another length than a tensor's rows
+//                     (with the tensor) or for none of the tensors
 //   unsupported       a tensor of a type that nibble only copies would have to be converted
 //   bad_file          a tensor has values that are not finite, or too large for its new format
 //   cancelled         `cancel` was requested; nothing is left behind

@@ -32,7 +32,8 @@ struct importance {
 
 struct imatrix {
   std::map<std::string, importance, std::less<>> tensors;  // by name: "blk.0.attn_q.weight"
-  std::vector<std::string> datasets;                       // where the text came from
+  // Where the text came from. Bytes that are no UTF-8 are written as \xHH.
+  std::vector<std::string> datasets;
   std::uint32_t chunk_count = 0;
   std::uint32_t chunk_size = 0;  // tokens in a chunk; 0 if the file does not say
 };
