@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <iomanip>
+#include <nibble/base/utf8.hpp>
 #include <nibble/quantise/imatrix.hpp>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -91,6 +92,11 @@ struct program_options {
   std::string out_path, from_path, json_path;
   bool resume = false;
   std::int32_t batch = 0, save_every = 0;
+
+  // As an importance matrix states it: documents are of any size.
+  std::uint32_t chunk_size(const nibble::hparams& hp) const {
+    return text.documents() ? 0 : static_cast<std::uint32_t>(text.chunk_size(hp));
+  }
 };
 
 // What a tensor's importance looks like.
@@ -176,63 +182,78 @@ nlohmann::ordered_json to_json(const std::vector<summary>& found, const nibble::
           {"tensors", tensors}};
 }
 
-// The importance so far: from an earlier file, or nothing.
-nibble::imatrix begin(program_options& options) {
+// The importance so far: from an earlier file, or nothing. Work is resumed only where all that the
+// file tells of its making is the same.
+nibble::imatrix begin(program_options& options, const nibble::hparams& hp) {
   if (!options.from_path.empty()) return nibble::read_imatrix(options.from_path);
   if (!options.resume || !std::filesystem::exists(options.out_path)) return {};
   nibble::imatrix earlier = nibble::read_imatrix(options.out_path);
-  if (earlier.datasets != std::vector{options.text.source()}) {
+  const auto refuse = [&](const std::string& difference) {
     throw nibble::error(nibble::errc::invalid_argument,
-                        concat("was made from another text than '", options.text.source(),
-                               "', so it cannot be resumed; use --from to add to it."),
+                        concat(difference, ", so it cannot be resumed; use --from to add to it."),
                         {.file = options.out_path});
+  };
+  const std::string dataset = nibble::as_utf8(options.text.dataset(hp));
+  if (earlier.datasets != std::vector{dataset}) {
+    const bool one = earlier.datasets.size() == 1;
+    refuse(concat("was made from ",
+                  one ? concat("'", nibble::gguf::printable(earlier.datasets[0], 256), "'")
+                      : concat(earlier.datasets.size(), " texts"),
+                  " and not from '", nibble::gguf::printable(dataset, 256), "'"));
   }
-  options.text.skip(static_cast<std::int32_t>(earlier.chunk_count));
+  if (const std::uint32_t size = options.chunk_size(hp); earlier.chunk_size != size) {
+    refuse(earlier.chunk_size == 0 ? "does not tell how many tokens its chunks have"
+                                   : concat("was made in chunks of ", earlier.chunk_size,
+                                            " tokens and not of ", size, " (--chunk)"));
+  }
+  options.text.resume_after(earlier.chunk_count);
   return earlier;
 }
 
 // Adds what the text shows, and writes it.
 class collection {
  public:
-  collection(const program_options& options, nibble::imatrix earlier)
-      : options_(options), all_(std::move(earlier)) {
-    const auto& known = all_.datasets;
-    const std::string source = options.text.source();
-    if (std::find(known.begin(), known.end(), source) == known.end()) {
-      all_.datasets.push_back(source);
-    }
+  collection(const program_options& options, const nibble::gguf::file& file,
+             nibble::imatrix earlier, common::graceful_stop& stop)
+      : options_(options), file_(file), stop_(stop), all_(std::move(earlier)) {
+    inputs_ = options.text.inputs();
+    for (const auto& path : file.paths()) inputs_.push_back(path);
+    const nibble::hparams hp = nibble::read_hparams(file);
+    n_vocab_ = static_cast<std::size_t>(hp.n_vocab);
+    auto& known = all_.datasets;
+    const std::string dataset = nibble::as_utf8(options.text.dataset(hp));
+    if (std::find(known.begin(), known.end(), dataset) == known.end()) known.push_back(dataset);
+    all_.chunk_size = options.chunk_size(hp);
+    if (options.resume) saved_ = all_.chunk_count;
   }
 
-  const nibble::imatrix& run(const nibble::gguf::file& file) {
-    auto inputs = options_.text.inputs();
-    for (const auto& path : file.paths()) inputs.push_back(path);
+  const nibble::imatrix& run() {
     // opened first: a name that cannot be written should not cost the results
-    out_.emplace(options_.out_path, inputs);
-    const std::vector<text_chunk> chunks = options_.text.read(file);
+    out_.emplace(options_.out_path, inputs_);
+    const std::vector<text_chunk> chunks = options_.text.read(file_);
+    wanted_ = chunks.size();
+    if (chunks.empty()) {
+      std::cerr << options_.out_path << " holds all " << all_.chunk_count
+                << " chunks already; it stays as it is\n";
+      return all_;
+    }
     collector seen;
     nibble::model_options how = options_.load.model;
     how.cpu.observer = &seen;
-    common::fit(how.plan, chunks, options_.batch, nibble::read_hparams(file).n_vocab);
-    const nibble::model model(file, how);
+    how.progress = [&](double) { check(); };
+    common::fit(how.plan, chunks, options_.batch, static_cast<std::int32_t>(n_vocab_));
+    const nibble::model model(file_, how);
     nibble::session session(model);
-    n_vocab_ = static_cast<std::size_t>(model.hparams().n_vocab);
     std::cerr << options_.text.describe(chunks) << '\n';
-    // documents are of any size
-    all_.chunk_size = options_.text.documents() ? 0 : static_cast<std::uint32_t>(how.plan.context);
     common::progress_line line;
-    for (std::size_t i = 0; i < chunks.size(); ++i) {
-      read(session, chunks[i]);
+    const auto every = static_cast<std::size_t>(options_.save_every);
+    while (read_ < wanted_) {
+      read(session, chunks[read_]);
       seen.check();
-      const std::string left =
-          line.remaining(static_cast<double>(i + 1) / static_cast<double>(chunks.size()));
-      line.show([&] {
-        return concat(i + 1, " of ", chunks.size(), ": perplexity ",
-                      number(prediction_.perplexity(), 5), left.empty() ? "" : ", ", left,
-                      left.empty() ? "" : " left");
-      });
-      const auto every = static_cast<std::size_t>(options_.save_every);
-      const bool last = i + 1 == chunks.size();
-      if (last || (every > 0 && (i + 1) % every == 0)) save(seen, i + 1, last);
+      ++read_;
+      show(line);
+      const bool last = read_ == wanted_;
+      if (last || (every > 0 && read_ % every == 0)) save(seen, last);
     }
     return all_;
   }
@@ -240,11 +261,34 @@ class collection {
   const perplexity::prediction& prediction() const { return prediction_; }
 
  private:
+  // Ends the work after a signal: what was saved before stays, sums of half a chunk are of no use.
+  void check() {
+    stop_.check([&] {
+      const std::string out = concat("'", options_.out_path, "' ");
+      return concat("interrupted after ", read_, " of ", wanted_, " chunks; ",
+                    saved_ > 0 ? concat(out, "holds ", saved_, ", after which --resume goes on.")
+                    : std::filesystem::exists(options_.out_path)
+                        ? concat(out, "stays as it was before.")
+                        : "nothing was written; --save-every would have kept what was done.");
+    });
+  }
+
+  void show(common::progress_line& line) const {
+    const std::string left =
+        line.remaining(static_cast<double>(read_) / static_cast<double>(wanted_));
+    line.show([&] {
+      return concat(read_, " of ", wanted_, ": perplexity ", number(prediction_.perplexity(), 5),
+                    left.empty() ? "" : ", ", left, left.empty() ? "" : " left");
+    });
+  }
+
   // Every token's logits are computed, so that the output matrix sees every token; they tell in
   // passing whether the model and the text go together.
   void read(nibble::session& session, const text_chunk& chunk) {
     session.truncate(0);
+    check();
     session.append(chunk.tokens, [&](std::size_t first, std::span<const float> logits) {
+      check();
       // the last token predicts nothing that is known
       const std::size_t last = chunk.tokens.size() - 1;
       for (std::size_t at = 0; at < logits.size() && first < last; at += n_vocab_, ++first) {
@@ -255,26 +299,32 @@ class collection {
   }
 
   // Sums are added once, in double precision, to what was there before.
-  void save(const collector& seen, std::size_t chunks, bool last) {
+  void save(const collector& seen, bool last) {
     nibble::imatrix now = all_;
     seen.add_to(now);
-    now.chunk_count += static_cast<std::uint32_t>(chunks);
+    now.chunk_count += static_cast<std::uint32_t>(read_);
     const std::vector<std::byte> bytes = nibble::imatrix_bytes(now);
     out_->stream().write(reinterpret_cast<const char*>(bytes.data()),
                          static_cast<std::streamsize>(bytes.size()));
     out_->finish();
     out_.reset();
+    saved_ = now.chunk_count;
     if (last) {
       all_ = std::move(now);
     } else {
-      out_.emplace(options_.out_path, options_.text.inputs());
+      out_.emplace(options_.out_path, inputs_);
     }
   }
 
   const program_options& options_;
-  nibble::imatrix all_;
+  const nibble::gguf::file& file_;
+  common::graceful_stop& stop_;
+  nibble::imatrix all_;  // what was there before; at the end all
+  std::vector<std::filesystem::path> inputs_;
   std::optional<common::output> out_;
   std::size_t n_vocab_ = 0;
+  std::size_t read_ = 0, wanted_ = 0;  // chunks
+  std::uint32_t saved_ = 0;            // chunks that the output holds
   perplexity::prediction prediction_;
 };
 
@@ -287,8 +337,10 @@ void add_options(CLI::App& app, program_options& options) {
   auto* const from = app.add_option("--from", options.from_path,
                                     "add to this importance (GGUF or .dat), of the same model")
                          ->check(common::not_empty);
-  app.add_flag("--resume", options.resume,
-               "go on after the chunks that the output holds already; begin if it is not there")
+  app.add_flag(
+         "--resume", options.resume,
+         "go on after the chunks that the output holds already, which count in --chunks; begin "
+         "if it is not there. Text, --chunk and --skip must be those that it was made with")
       ->excludes(from);
   app.add_option("--save-every", options.save_every,
                  "write the output after so many chunks, too (0: at the end only)")
@@ -311,13 +363,15 @@ void check_options(const program_options& options) {
 int main(int argc, char** argv) {
   CLI::App app{
       "Writes how strongly a text excites each input of each of a model's matrices: sums of "
-      "squares "
-      "by column, and by expert. nibble-quantize --imatrix weights its errors with them."};
+      "squares by column, and by expert. nibble-quantize --imatrix weights its errors with them. "
+      "An "
+      "interrupt leaves what the output held before, or what --save-every had written."};
   program_options options;
   add_options(app, options);
   if (const auto status = common::parse(app, argc, argv)) return *status;
 
   return common::run([&] {
+    common::graceful_stop stop;
     check_options(options);
     const nibble::gguf::file file(options.load.path);
     std::optional<common::output> json;
@@ -327,11 +381,13 @@ int main(int argc, char** argv) {
       taken.insert(taken.end(), {options.from_path, options.out_path});
       json.emplace(options.json_path, taken);
     }
-    collection work(options, begin(options));
-    const nibble::imatrix& all = work.run(file);
+    collection work(options, file, begin(options, nibble::read_hparams(file)), stop);
+    const nibble::imatrix& all = work.run();
     const std::vector<summary> found = summarise(all);
     print(found);
-    std::cout << "perplexity of this text: " << number(work.prediction().perplexity(), 5) << '\n';
+    if (work.prediction().tokens() > 0) {
+      std::cout << "perplexity of this text: " << number(work.prediction().perplexity(), 5) << '\n';
+    }
     if (!json) return;
     const auto error_handler = nlohmann::ordered_json::error_handler_t::replace;
     json->stream() << to_json(found, all).dump(1, ' ', false, error_handler) << '\n';

@@ -98,6 +98,13 @@ class graceful_stop {
   void poll() {
     if (detail::caught != 0) source_.request_stop();
   }
+  // For work that has no token: throws nibble::error (cancelled) if it shall stop. say(): what was
+  // interrupted, and what is kept.
+  template <typename Say>
+  void check(const Say& say) {
+    poll();
+    if (source_.stop_requested()) throw nibble::error(nibble::errc::cancelled, say());
+  }
 
  private:
   std::stop_source source_;
@@ -137,12 +144,16 @@ inline void refuse_input_as_output(const std::filesystem::path& path,
   }
 }
 
-// A file to write. It takes its name when it is whole, so an error leaves what was there before;
-// what is no regular file (a device, a pipe, a link) is written in place.
+// A file to write. It takes its name when it is whole, so an error leaves what was there before. A
+// link stays one, and the file that it leads to is replaced; what is no regular file (a device, a
+// pipe) is written in place.
 class output {
  public:
   output(std::string path, const std::vector<std::filesystem::path>& inputs)
-      : path_(std::move(path)), temporary_(temporary_beside(path_, inputs)), guard_(temporary_) {
+      : path_(std::move(path)),
+        target_(target_of(path_)),
+        temporary_(temporary_beside(inputs)),
+        guard_(temporary_) {
     stream_.open(temporary_.empty() ? path_ : temporary_, std::ios::binary);
     if (!stream_) fail("cannot be opened for writing.");
   }
@@ -161,26 +172,34 @@ class output {
     if (!stream_) fail("cannot be written.");
     if (temporary_.empty()) return;
     std::error_code failed;
-    std::filesystem::rename(temporary_, path_, failed);
+    std::filesystem::rename(temporary_, target_, failed);
     if (failed) fail("cannot be written.");
     temporary_.clear();
   }
 
  private:
-  static std::string temporary_beside(const std::string& path,
-                                      const std::vector<std::filesystem::path>& inputs) {
-    refuse_input_as_output(path, inputs);
+  static std::string target_of(const std::string& path) {
+    namespace fs = std::filesystem;
     std::error_code absent;
-    const auto type = std::filesystem::symlink_status(path, absent).type();
+    const fs::path followed = fs::canonical(path, absent);
+    // /dev/stdout may be a regular file, which others write, too
+    const bool link = !absent && fs::is_regular_file(followed) && !path.starts_with("/dev/") &&
+                      !path.starts_with("/proc/");
+    return link ? followed.string() : path;
+  }
+  std::string temporary_beside(const std::vector<std::filesystem::path>& inputs) const {
+    refuse_input_as_output(path_, inputs);
+    std::error_code absent;
+    const auto type = std::filesystem::symlink_status(target_, absent).type();
     const bool in_place = type != std::filesystem::file_type::regular &&
                           type != std::filesystem::file_type::not_found;
-    return in_place ? "" : nibble::concat(path, ".", ::getpid(), ".part");
+    return in_place ? "" : nibble::concat(target_, ".", ::getpid(), ".part");
   }
   [[noreturn]] void fail(const char* what) const {
     throw nibble::error(nibble::errc::io, what, {.file = path_});
   }
 
-  std::string path_, temporary_;
+  std::string path_, target_, temporary_;
   detail::removed_by_signals guard_;
   std::ofstream stream_;
 };

@@ -2,6 +2,7 @@
 // itself with other settings.
 
 #include <cmath>
+#include <functional>
 #include <iomanip>
 #include <nibble/base/bytes.hpp>
 #include <nlohmann/json.hpp>
@@ -118,7 +119,9 @@ struct results {
 // Reads chunks and adds up what is found.
 class measurement {
  public:
-  measurement(side& model, side* reference) : model_(model), reference_(reference) {
+  // check(): called now and then; may throw to end the work.
+  measurement(side& model, side* reference, std::function<void()> check)
+      : model_(model), reference_(reference), check_(std::move(check)) {
     if (!model.model().has_tokenizer()) return;
     const nibble::tokenizer& tokenizer = model.model().tokenizer();
     for (nibble::token id = 0; id < tokenizer.size(); ++id) {
@@ -135,6 +138,7 @@ class measurement {
     const auto batch = static_cast<std::size_t>(model_.model().plan().limits.max_tokens);
     for (std::size_t at = chunk.first - 1; at < end; at += batch) {
       const std::size_t count = std::min(batch, end - at);
+      check_();
       add(tokens.subspan(at, count), tokens.subspan(at + 1, count));
     }
   }
@@ -142,9 +146,13 @@ class measurement {
   const results& found() const { return found_; }
 
  private:
-  static void begin(side& s, std::span<const nibble::token> warm_up) {
+  void begin(side& s, std::span<const nibble::token> warm_up) const {
     s.session().truncate(0);
-    if (!warm_up.empty()) s.session().append(warm_up);
+    const auto batch = static_cast<std::size_t>(s.model().plan().limits.max_tokens);
+    for (; !warm_up.empty(); warm_up = warm_up.subspan(std::min(batch, warm_up.size()))) {
+      check_();
+      s.session().append(warm_up.first(std::min(batch, warm_up.size())));
+    }
   }
 
   // targets[i] follows tokens[i]
@@ -185,6 +193,7 @@ class measurement {
 
   side& model_;
   side* reference_;
+  std::function<void()> check_;
   std::vector<std::size_t> bytes_;  // by token; empty without a vocabulary
   results found_;
 };
@@ -297,51 +306,95 @@ std::string running(const results& r, std::size_t done, std::size_t all, bool co
       compares ? concat(", KL divergence ", divergence(r.comparison.divergence().mean())) : "");
 }
 
-void measure(program_options& options, const nibble::gguf::file& file,
-             const std::optional<nibble::gguf::file>& other, std::optional<common::output>& out) {
-  if (other) check_vocabularies(file, *other);
-  const std::vector<text_chunk> chunks = options.text.read(file);
-  for (common::load_options* load : {&options.load, &options.against}) {
-    common::fit(load->model.plan, chunks, options.batch, nibble::read_hparams(file).n_vocab);
-  }
-  side model(file, options.load.model);
-  std::optional<side> reference;
-  if (other) reference.emplace(*other, options.against.model);
-  std::cout << "model      " << model.settings(options.load) << '\n';
-  if (reference) std::cout << "reference  " << reference->settings(options.against) << '\n';
-  std::size_t predicted = 0;
-  for (const text_chunk& c : chunks) predicted += c.predicted();
-  std::cout << "text       " << options.text.describe(chunks) << ", " << predicted
-            << " tokens predicted" << std::endl;
-  if (model.model().plan().context > model.model().hparams().n_ctx_train) {
-    std::cerr << model.model().plan().reasons.front() << '\n';
-  }
-
-  measurement work(model, reference ? &*reference : nullptr);
-  {
-    common::progress_line line;
-    for (std::size_t i = 0; i < chunks.size(); ++i) {
-      work.add(chunks[i]);
-      const std::string left =
-          line.remaining(static_cast<double>(i + 1) / static_cast<double>(chunks.size()));
-      line.show([&] {
-        return running(work.found(), i + 1, chunks.size(), options.compares) +
-               (left.empty() ? "" : ", " + left + " left");
-      });
-    }
-  }
-  const results& r = work.found();
-  print(r, options.compares);
-  if (!out) return;
+json to_json(const program_options& options, std::size_t chunks, const side& model,
+             const side* reference, const results& r) {
   json all{{"text", options.text.source()},
-           {"chunks", chunks.size()},
+           {"chunks", chunks},
            {"tokens", r.model.tokens()},
            {"model", to_json(options.load, model, r.model)}};
-  if (reference) {
+  if (reference != nullptr) {
     all["reference"] = to_json(options.against, *reference, r.reference);
     all["comparison"] = to_json(r.comparison);
   }
-  out->stream() << all.dump(1, ' ', false, json::error_handler_t::replace) << '\n';
+  return all;
+}
+
+// Both models, if there are two, on a text; ends after a signal.
+class measured_text {
+ public:
+  measured_text(program_options& options, const nibble::gguf::file& file,
+                const nibble::gguf::file* other, common::graceful_stop& stop)
+      : options_(options), stop_(stop), chunks_(options.text.read(file)) {
+    for (common::load_options* load : {&options.load, &options.against}) {
+      common::fit(load->model.plan, chunks_, options.batch, nibble::read_hparams(file).n_vocab);
+      load->model.progress = [this](double) { check(); };
+    }
+    model_.emplace(file, options.load.model);
+    if (other != nullptr) reference_.emplace(*other, options.against.model);
+  }
+  measured_text(const measured_text&) = delete;  // the models' loading refers to it
+  measured_text& operator=(const measured_text&) = delete;
+
+  void print_sides() const {
+    std::cout << "model      " << model_->settings(options_.load) << '\n';
+    if (reference_) {
+      std::cout << "reference  " << reference_->settings(options_.against) << '\n';
+    }
+    std::size_t predicted = 0;
+    for (const text_chunk& c : chunks_) predicted += c.predicted();
+    std::cout << "text       " << options_.text.describe(chunks_) << ", " << predicted
+              << " tokens predicted" << std::endl;
+    const nibble::model& model = model_->model();
+    if (model.plan().context > model.hparams().n_ctx_train) {
+      std::cerr << model.plan().reasons.front() << '\n';
+    }
+  }
+
+  results read() {
+    measurement work(*model_, reference_ ? &*reference_ : nullptr, [this] { check(); });
+    common::progress_line line;
+    for (; done_ < chunks_.size(); ++done_) {
+      work.add(chunks_[done_]);
+      const std::string left =
+          line.remaining(static_cast<double>(done_ + 1) / static_cast<double>(chunks_.size()));
+      line.show([&] {
+        return running(work.found(), done_ + 1, chunks_.size(), options_.compares) +
+               (left.empty() ? "" : ", " + left + " left");
+      });
+    }
+    return work.found();
+  }
+
+  json to_json(const results& r) const {
+    return ::to_json(options_, chunks_.size(), *model_, reference_ ? &*reference_ : nullptr, r);
+  }
+
+ private:
+  void check() {
+    stop_.check([&] {
+      return concat("interrupted after ", done_, " of ", chunks_.size(),
+                    options_.text.documents() ? " documents" : " chunks",
+                    "; no results were written.");
+    });
+  }
+
+  const program_options& options_;
+  common::graceful_stop& stop_;
+  std::vector<text_chunk> chunks_;
+  std::optional<side> model_, reference_;
+  std::size_t done_ = 0;
+};
+
+void measure(program_options& options, const nibble::gguf::file& file,
+             const std::optional<nibble::gguf::file>& other, std::optional<common::output>& out,
+             common::graceful_stop& stop) {
+  if (other) check_vocabularies(file, *other);
+  measured_text text(options, file, other ? &*other : nullptr, stop);
+  text.print_sides();
+  const results r = text.read();
+  print(r, options.compares);
+  if (out)
+    out->stream() << text.to_json(r).dump(1, ' ', false, json::error_handler_t::replace) << '\n';
 }
 
 void add_options(CLI::App& app, program_options& options) {
@@ -377,6 +430,7 @@ int main(int argc, char** argv) {
   if (const auto status = common::parse(app, argc, argv)) return *status;
 
   return common::run([&] {
+    common::graceful_stop stop;
     choose_text(options);
     complete_reference(options, app);
     const nibble::gguf::file file(options.load.path);
@@ -392,7 +446,7 @@ int main(int argc, char** argv) {
       }
       out.emplace(options.json_path, inputs);
     }
-    measure(options, file, other, out);
+    measure(options, file, other, out, stop);
     if (out) out->finish();
   });
 }

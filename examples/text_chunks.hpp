@@ -80,12 +80,23 @@ class text_options {
     return nibble::concat(source(), ": ", chunks.size(), chunks.size() == 1 ? " chunk" : " chunks",
                           " of ", chunks[0].tokens.size(), " tokens");
   }
+  // The text and its documents, for what is made from them.
+  std::string dataset(const nibble::hparams& hp) const {
+    if (!documents()) return source();
+    return nibble::concat(source(), ", documents between '", separator_, "' of at most ",
+                          chunk_size(hp), " tokens");
+  }
+  // Tokens of a chunk; of documents, the most.
+  std::int32_t chunk_size(const nibble::hparams& hp) const {
+    return chunk_.value_or(documents() ? hp.n_ctx_train : std::min(512, hp.n_ctx_train));
+  }
   std::string source() const {
     if (!tokens_path_.empty()) return tokens_path_;
     return text_path_ == "-" ? "standard input" : text_path_;
   }
 
-  // Throws nibble::error: files, tokens that the vocabulary lacks, too short a text.
+  // Throws nibble::error: files, tokens that the vocabulary lacks, too short a text. There are no
+  // chunks only if all that are wanted were done before.
   std::vector<text_chunk> read(const nibble::gguf::file& file) const {
     const nibble::hparams hp = nibble::read_hparams(file);
     std::optional<nibble::tokenizer> tokenizer;
@@ -97,33 +108,38 @@ class text_options {
                           "' has no vocabulary, so text cannot be turned into "
                           "tokens; give token ids with --tokens instead."));
     }
-    const std::int32_t size = chunk_.value_or(std::min(512, hp.n_ctx_train));
+    const std::int32_t size = chunk_size(hp);
     if (documents()) {
-      chunks = cut_documents(*tokenizer, chunk_.value_or(hp.n_ctx_train));
+      chunks = cut_documents(*tokenizer, size);
     } else if (tokens_path_.empty()) {
       chunks = cut(encode(*tokenizer, read_text()), size, tokenizer->adds_bos());
     } else {
       chunks = cut(read_ids(hp.n_vocab), size, false);
     }
-    const auto skipped = static_cast<std::size_t>(skipped_.value_or(0));
-    if (skipped >= chunks.size()) {
-      fail(nibble::errc::invalid_argument,
-           nibble::concat("holds ", chunks.size(), documents() ? " documents" : " chunks",
-                          "; nothing is left after ", skipped, "."));
-    }
-    chunks.erase(chunks.begin(), chunks.begin() + static_cast<std::ptrdiff_t>(skipped));
-    if (most_ && static_cast<std::size_t>(*most_) < chunks.size()) {
-      chunks.resize(static_cast<std::size_t>(*most_));
-    }
+    leave_out(chunks);
     return chunks;
   }
 
-  void skip(std::int32_t chunks) { skipped_ = skipped_.value_or(0) + chunks; }
+  // So many chunks, after those that are skipped, were done before; they count in --chunks.
+  void resume_after(std::uint32_t chunks) { done_ = chunks; }
 
  private:
   static CLI::Option* add_number(CLI::App& app, const char* name, std::optional<std::int32_t>& to,
                                  int least, const char* help) {
     return app.add_option(name, to, help)->check(CLI::Range(least, 1 << 28));
+  }
+
+  void leave_out(std::vector<text_chunk>& chunks) const {
+    const auto skipped = static_cast<std::size_t>(skipped_.value_or(0));
+    const std::size_t first = skipped + done_;
+    if (skipped >= chunks.size() || first > chunks.size()) {
+      fail(nibble::errc::invalid_argument,
+           nibble::concat("holds ", chunks.size(), documents() ? " documents" : " chunks",
+                          "; nothing is left after ", first, "."));
+    }
+    if (most_) chunks.resize(std::min(chunks.size(), skipped + static_cast<std::size_t>(*most_)));
+    const std::size_t gone = std::min(first, chunks.size());
+    chunks.erase(chunks.begin(), chunks.begin() + static_cast<std::ptrdiff_t>(gone));
   }
 
   [[noreturn]] void fail(nibble::errc code, const std::string& sentence) const {
@@ -169,8 +185,15 @@ class text_options {
   std::vector<text_chunk> cut(const std::vector<nibble::token>& tokens, std::int32_t size,
                               bool bos) const {
     const std::int32_t stride = stride_.value_or(size);
-    // a chunk predicts size - 1 - warm_up tokens
-    const std::int32_t warm_up = warm_up_.value_or(stride < size ? size - 1 - stride : size / 2);
+    if (stride > size) {
+      fail(nibble::errc::invalid_argument,
+           nibble::concat("a --stride of ", stride, " leaves out tokens between chunks of ", size,
+                          "; at most ", size, " is possible."));
+    }
+    // a chunk predicts size - 1 - warm_up tokens; half of two tokens would leave none
+    const std::int32_t half = size == 2 ? 0 : size / 2;
+    const std::int32_t usual = stride < size ? size - 1 - stride : half;
+    const std::int32_t warm_up = warm_up_.value_or(usual);
     if (warm_up > size - 2) {
       fail(nibble::errc::invalid_argument,
            nibble::concat("of chunks of ", size, " tokens nothing is predicted after a warm-up of ",
@@ -224,6 +247,7 @@ class text_options {
   std::string text_path_, tokens_path_, separator_;
   bool parse_special_ = false;
   std::optional<std::int32_t> chunk_, stride_, warm_up_, skipped_, most_;
+  std::size_t done_ = 0;
 };
 
 // So that the whole of each chunk fits, and the logits of a batch (0: as many tokens as keep them

@@ -179,8 +179,59 @@ TEST_CASE("imatrix: earlier sums are added to, and work is resumed") {
     }
   };
   same(run("sum", {"--from", (folder / "parts").string(), "--skip", "2", "--chunks", "1"}));
-  same(run("parts", {"--resume", "--chunks", "1"}));
+  same(run("parts", {"--resume", "--chunks", "3"}));  // in all
   same(run("new", {"--resume", "--chunks", "3", "--save-every", "2"}));
+  // nothing is left to do
+  const std::string before = test::read_file(folder / "new");
+  same(run("new", {"--resume", "--chunks", "3"}));
+  same(run("new", {"--resume", "--chunks", "2"}));
+  CHECK(test::read_file(folder / "new") == before);
+}
+
+TEST_CASE("imatrix: work that was cut in another way is not resumed") {
+  const test::temporary_folder folder;
+  const std::string text = test::write_file(folder / "text", some_text(6)).string();
+  const auto words = [&](const std::string& out, const strings& more) {
+    strings all = with_model({"--text", text, "-t", "1", "-o", (folder / out).string()});
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  const auto made = [&](const std::string& out, const strings& more) {
+    test::run_well("imatrix", words(out, more));
+    return test::read_file(folder / out);
+  };
+  const std::string chunks = made("chunks", {"--chunk", "20", "--chunks", "2"});
+  const std::string documents = made("documents", {"--documents", "Ben", "--chunks", "2"});
+  const auto refused = [&](const std::string& out, strings more,
+                           std::initializer_list<std::string_view> parts) {
+    more.emplace_back("--resume");
+    test::check_refused(test::run("imatrix", words(out, more)), parts, 1);
+  };
+  refused("chunks", {"--chunk", "24"}, {"chunks", "20 tokens", "not of 24", "--chunk", "--from"});
+  refused("chunks", {"--documents", "Ben"}, {text, "documents between 'Ben'"});
+  refused("documents", {"--chunk", "20"}, {"documents between 'Ben'", "not from '" + text + "'"});
+  refused("documents", {"--documents", "Ben", "--chunk", "9"}, {"at most 512", "at most 9"});
+  refused("documents", {"--documents", "wall"}, {"'Ben'", "'wall'"});
+  CHECK(test::read_file(folder / "chunks") == chunks);
+  CHECK(test::read_file(folder / "documents") == documents);
+  made("documents", {"--documents", "Ben", "--chunks", "3", "--resume"});
+  CHECK(nibble::read_imatrix(folder / "documents").chunk_count == 3);
+}
+
+TEST_CASE("imatrix: a name that is no UTF-8 is written as UTF-8") {
+  const test::temporary_folder folder;
+  const auto text = folder / "caf\xe9";
+  if (!std::ofstream(text)) return;  // a file system with Unicode names only
+  test::write_file(text, some_text(4));
+  const std::string out = (folder / "out").string();
+  const auto words = [&](const char* chunks) {
+    return with_model({"--text", text.string(), "--chunk", "20", "--chunks", chunks, "-o", out,
+                       "--resume", "-t", "1"});
+  };
+  test::run_well("imatrix", words("1"));
+  CHECK(nibble::read_imatrix(out).datasets == strings{(folder / "caf\\xe9").string()});
+  test::run_well("imatrix", words("2"));
+  CHECK(nibble::read_imatrix(out).chunk_count == 2);
 }
 
 TEST_CASE("imatrix: what cannot be done is refused, and leaves nothing") {
@@ -211,17 +262,66 @@ TEST_CASE("imatrix: what cannot be done is refused, and leaves nothing") {
   test::check_refused(test::run("imatrix", {model, "--text", text}), {"--out"}, 2);
 }
 
-TEST_CASE("imatrix: an interrupt leaves nothing under the name") {
-  const test::temporary_folder folder;
+namespace {
+
+// A run on a long text that a signal ends once ready() holds.
+template <typename Ready>
+test::outcome interrupted(const test::temporary_folder& folder, int signal, const strings& more,
+                          const Ready& ready) {
   const std::string text = test::write_file(folder / "text", some_text(4000)).string();
-  const std::string in = test::write_file(folder / "in", "").string();
-  test::process running("imatrix", with_model({"--text", text, "-o", (folder / "out").string()}),
-                        in);
-  for (int i = 0; i < 3000 && names_in(folder).size() < 3; ++i) {
+  strings words = with_model({"--text", text, "-o", (folder / "out").string(), "-t", "1"});
+  words.insert(words.end(), more.begin(), more.end());
+  test::process running("imatrix", words, "/dev/null");
+  for (int i = 0; i < 6000 && !ready(); ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  CHECK(names_in(folder).size() == 3);  // the temporary file
-  running.send(SIGINT);
-  CHECK(running.wait().status == -SIGINT);
-  CHECK(names_in(folder) == std::set<std::string>{"in", "text"});
+  CHECK(ready());
+  running.send(signal);
+  return running.wait();
+}
+
+}  // namespace
+
+TEST_CASE("imatrix: an interrupt leaves nothing under the name, and says so") {
+  for (const int signal : {SIGINT, SIGTERM}) {
+    const test::temporary_folder folder;
+    const auto begun = [&] { return names_in(folder).size() == 2; };  // the temporary file
+    const auto found = interrupted(folder, signal, {}, begun);
+    CHECK(found.status == -signal);
+    INFO(found.err);
+    CHECK(test::contains(found.err, "interrupted after "));
+    CHECK(test::contains(found.err, "nothing was written"));
+    CHECK(names_in(folder) == std::set<std::string>{"text"});
+  }
+}
+
+TEST_CASE("imatrix: an interrupt leaves what was there, also behind a link") {
+  const test::temporary_folder folder;
+  test::write_file(folder / "before", "before");
+  std::filesystem::create_symlink("before", folder / "out");
+  const auto begun = [&] { return names_in(folder).size() == 4; };
+  const auto found = interrupted(folder, SIGTERM, {}, begun);
+  CHECK(found.status == -SIGTERM);
+  INFO(found.err);
+  CHECK(test::contains(found.err, "out' stays as it was"));
+  CHECK(test::read_file(folder / "before") == "before");
+  CHECK(names_in(folder) == std::set<std::string>{"before", "out", "text"});
+  CHECK(std::filesystem::is_symlink(folder / "out"));
+}
+
+TEST_CASE("imatrix: an interrupt leaves what was saved, and the work is resumed") {
+  const test::temporary_folder folder;
+  const auto saved = [&] { return std::filesystem::exists(folder / "out"); };
+  const auto found = interrupted(folder, SIGINT, {"--save-every", "1", "--chunk", "20"}, saved);
+  CHECK(found.status == -SIGINT);
+  CHECK(names_in(folder) == std::set<std::string>{"out", "text"});
+  const auto kept = nibble::read_imatrix(folder / "out");
+  REQUIRE(kept.chunk_count > 0);
+  INFO(found.err);
+  CHECK(test::contains(found.err, "out' holds " + std::to_string(kept.chunk_count) + ", after"));
+  const std::string more = std::to_string(kept.chunk_count + 1);
+  test::run_well("imatrix",
+                 with_model({"--text", (folder / "text").string(), "-o", (folder / "out").string(),
+                             "--chunk", "20", "--chunks", more, "--resume"}));
+  CHECK(nibble::read_imatrix(folder / "out").chunk_count == kept.chunk_count + 1);
 }

@@ -1,10 +1,13 @@
 // nibble-perplexity: its figures beside reference logits and the shipped model's card, and what it
 // refuses.
 
+#include <chrono>
 #include <cmath>
+#include <csignal>
 #include <cstring>
 #include <nibble/gguf/writer.hpp>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "process.hpp"
 
@@ -169,7 +172,10 @@ TEST_CASE("perplexity: how a text is cut") {
   CHECK(tokens({"--chunk", "20", "--warm-up", "0"}) == std::pair(2, 38));
   CHECK(tokens({"--chunk", "20", "--warm-up", "18"}) == std::pair(2, 2));
   CHECK(tokens({"--chunk", "20", "--stride", "5"}) == std::pair(7, 35));
+  CHECK(tokens({"--chunk", "20", "--stride", "20"}) == std::pair(2, 18));
   CHECK(tokens({"--chunk", "20", "--chunks", "1"}) == std::pair(1, 9));
+  CHECK(tokens({"--chunk", "2"}) == std::pair(25, 25));
+  CHECK(tokens({"--chunk", "3"}) == std::pair(16, 16));
   CHECK(tokens({"--chunk", "20", "--batch", "3"}) == std::pair(2, 18));
   // what is predicted from how much does not depend on the batches
   const auto nats = [&](const char* batch) {
@@ -226,6 +232,8 @@ TEST_CASE("perplexity: what cannot be measured is refused") {
   refused({"--tokens", ids}, {ids, "999999", "vocabulary"});
   refused({"--tokens", few}, {few, "'Once'", "not a token id"});
   refused({"--chunk", "20", "--warm-up", "19"}, {"warm-up of 19", "at most 18"});
+  refused({"--chunk", "20", "--stride", "21"}, {"--stride of 21", "at most 20"});
+  refused({"--stride", "513"}, {"--stride of 513", "chunks of 512"});
   refused({"--json", model}, {model, "is an input"});
   refused({"--against", missing}, {missing});
   const auto wrong = [&](strings words, std::initializer_list<std::string_view> parts) {
@@ -237,6 +245,28 @@ TEST_CASE("perplexity: what cannot be measured is refused") {
   wrong({"--chunk", "1"}, {"--chunk", "1"});
   wrong({"--text", few, "--tokens", ids}, {"--text", "--tokens"});
   wrong({"--text", ""}, {"--text", "empty"});
+}
+
+TEST_CASE("perplexity: a signal ends it with a sentence, and leaves no results") {
+  for (const int signal : {SIGINT, SIGTERM}) {
+    const test::temporary_folder folder;
+    const std::string json = (folder / "out").string();
+    test::process running(
+        "perplexity",
+        {model, "--chunk", "512", "--against-activations", "float", "-t", "1", "--json", json},
+        "/dev/null");
+    // until the models are loaded
+    for (int i = 0; i < 6000 && !test::contains(running.output(), "predicted"); ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    running.send(signal);
+    const auto found = running.wait();
+    INFO(found.err);
+    CHECK(found.status == -signal);
+    CHECK(test::contains(found.err, "interrupted after "));
+    CHECK(test::contains(found.err, "no results were written"));
+    CHECK(names_in(folder).empty());
+  }
 }
 
 TEST_CASE("perplexity: models of different vocabularies are not compared") {
