@@ -29,6 +29,16 @@ inline std::string not_empty(const std::string& text) {
   return text.empty() ? "must not be empty" : "";
 }
 
+// What is wrong with the text of a seed; too great a number would be cut down silently.
+inline std::string is_seed(const std::string& text) {
+  std::uint64_t seed = 0;
+  const char* const end = text.data() + text.size();
+  const auto read = std::from_chars(text.data(), end, seed);
+  if (read.ec == std::errc{} && read.ptr == end) return "";
+  return "a whole number from 0 to 2^64 - 1 was expected, not '" + nibble::gguf::printable(text) +
+         "'";
+}
+
 // An option whose value is one of these names; its help lists them.
 template <typename T>
 CLI::Option* add_choice(CLI::App& app, const std::string& name,

@@ -10,19 +10,11 @@
 #include <string_view>
 #include <vector>
 
+#include "common.hpp"
+
 namespace common {
 
 namespace sampling {
-
-// What is wrong with the text of a seed; too great a number would be cut down silently.
-inline std::string is_seed(const std::string& text) {
-  std::uint64_t seed = 0;
-  const char* const end = text.data() + text.size();
-  const auto read = std::from_chars(text.data(), end, seed);
-  if (read.ec == std::errc{} && read.ptr == end) return "";
-  return "a whole number from 0 to 2^64 - 1 was expected, not '" + nibble::gguf::printable(text) +
-         "'";
-}
 
 // "15043+1.5", "15043-inf"
 inline nibble::logit_bias to_bias(const std::string& text) {
@@ -103,7 +95,7 @@ class sampling_group {
     app_.add_option_function<std::uint64_t>(
             "-s,--seed", [&o](std::uint64_t seed) { o.seed = seed; },
             "of the random draws (default: another one each time)")
-        ->check(sampling::is_seed)
+        ->check(is_seed)
         ->group(group);
     app_.add_option_function<std::string>(
             "--samplers,--sampler-order",

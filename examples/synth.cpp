@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "common.hpp"
+#include "synth_options.hpp"
 #include "synth_presets.hpp"
 #include "synth_vocabulary.hpp"
 #include "synth_weights.hpp"
@@ -22,119 +23,10 @@ namespace {
 
 constexpr auto f32 = nibble::id_of<nibble::formats::f32>;
 
-struct options {
-  std::string out, preset, type = "q4_0", arch, rope_kind, name;
-  synth::model_numbers given;  // by options of their own
-  double rope_factor = 0;
-  std::int32_t rope_original = 0;
-  bool tied = false, untied = false;
-  bool pure = false;  // one format for all matrices
-  bool header_only = false, no_vocabulary = false, list = false;
-  std::uint64_t seed = 0;
-  unsigned threads = 0;
-};
-
-const std::map<std::string, synth::rope_kind> rope_kinds = {{"none", synth::rope_kind::none},
-                                                            {"linear", synth::rope_kind::linear},
-                                                            {"yarn", synth::rope_kind::yarn},
-                                                            {"llama3", synth::rope_kind::llama3}};
-
-void add_numbers(CLI::App& app, options& o) {
-  constexpr const char* group = "Numbers of the model (they replace those of a preset)";
-  const auto whole = [&](const char* name, std::int32_t& value, const char* help) {
-    app.add_option(name, value, help)
-        ->group(group)
-        ->check(CLI::Range(1, std::numeric_limits<std::int32_t>::max()));
-  };
-  const auto real = [&](const char* name, double& value, const char* help) {
-    app.add_option(name, value, help)->group(group)->check(CLI::PositiveNumber);
-  };
-  app.add_option("--arch", o.arch, "architecture, as general.architecture")
-      ->group(group)
-      ->check(common::not_empty);
-  whole("--n-layer", o.given.n_layer, "layers");
-  whole("--n-embd", o.given.n_embd, "width of the hidden state");
-  whole("--n-ff", o.given.n_ff, "width of the feed-forward half");
-  whole("--n-head", o.given.n_head, "attention heads");
-  whole("--n-head-kv", o.given.n_head_kv, "heads of keys and values (default: as many)");
-  whole("--head-length", o.given.head_length, "dimensions of a head (default: n-embd / n-head)");
-  whole("--n-vocab", o.given.n_vocab, "tokens of the vocabulary");
-  whole("--context", o.given.n_context, "tokens that the model was trained for");
-  whole("--sliding-window", o.given.window, "tokens of windowed attention");
-  whole("--n-expert", o.given.n_expert, "experts of a layer");
-  whole("--n-expert-used", o.given.n_expert_used, "experts that a token uses");
-  whole("--n-ff-expert", o.given.n_ff_expert, "width of an expert");
-  real("--norm-epsilon", o.given.epsilon, "of the norms");
-  real("--rope-base", o.given.rope_base, "base of the rotary frequencies");
-  std::vector<std::string> names;
-  for (const auto& [name, kind] : rope_kinds) names.push_back(name);
-  app.add_option("--rope-scaling", o.rope_kind, "how rotary frequencies are stretched")
-      ->group(group)
-      ->check(CLI::IsMember(names));
-  real("--rope-factor", o.rope_factor, "of --rope-scaling");
-  whole("--rope-original-context", o.rope_original, "of --rope-scaling: tokens before stretching");
-  auto* const tied = app.add_flag("--tied", o.tied, "no output matrix of its own")->group(group);
-  app.add_flag("--untied", o.untied, "an output matrix beside the embedding")
-      ->group(group)
-      ->excludes(tied);
-}
-
-void add_options(CLI::App& app, options& o) {
-  app.add_option("out", o.out, "file to write; it is replaced if it exists");
-  app.add_option("--preset", o.preset, "a published model's numbers, see --list")
-      ->check(common::not_empty);
-  app.add_option(
-         "--type", o.type,
-         "weight format or mix of formats, as nibble-quantize knows them: q8_0, q4_k_m, ...")
-      ->capture_default_str();
-  app.add_flag("--pure", o.pure,
-               "every matrix in the format of --type, without a mix's exceptions");
-  app.add_option("--seed", o.seed, "of the random weights")->capture_default_str();
-  app.add_option("-t,--threads", o.threads, "threads (0: as many as the machine runs at once)");
-  app.add_option("--name", o.name, "what the file says as the model's name")
-      ->check(common::not_empty);
-  app.add_flag("--header-only", o.header_only,
-               "leave tensor data out: enough for nibble-inspect, not for a model");
-  app.add_flag("--no-vocabulary", o.no_vocabulary, "token ids only, no text");
-  app.add_flag("--list", o.list, "list the presets and end");
-  add_numbers(app, o);
-}
-
-synth::model_numbers numbers_of(const options& o) {
-  synth::model_numbers n;
-  if (!o.preset.empty()) n = synth::find_preset(o.preset);
-  if (!o.arch.empty()) n.arch = o.arch;
-  const auto replace = [](auto& value, auto given) {
-    if (given != decltype(given){}) value = given;
-  };
-  const synth::model_numbers& g = o.given;
-  replace(n.n_layer, g.n_layer);
-  replace(n.n_embd, g.n_embd);
-  replace(n.n_ff, g.n_ff);
-  replace(n.n_head, g.n_head);
-  replace(n.n_head_kv, g.n_head_kv);
-  replace(n.head_length, g.head_length);
-  replace(n.n_vocab, g.n_vocab);
-  replace(n.n_context, g.n_context);
-  replace(n.window, g.window);
-  replace(n.n_expert, g.n_expert);
-  replace(n.n_expert_used, g.n_expert_used);
-  replace(n.n_ff_expert, g.n_ff_expert);
-  replace(n.epsilon, g.epsilon);
-  replace(n.rope_base, g.rope_base);
-  if (!o.rope_kind.empty()) n.rope = {rope_kinds.at(o.rope_kind)};
-  replace(n.rope.factor, o.rope_factor);
-  replace(n.rope.original_context, o.rope_original);
-  if (o.tied || o.untied) n.tied = o.tied;
-  if (!o.name.empty()) n.name = o.name;
-  synth::complete(n);
-  return n;
-}
-
 // The tensors that the model will have, each with the format that the type gives it.
 std::vector<std::pair<nibble::tensor_need, nibble::format_id>> choose_tensors(
     const gguf::file& metadata, const synth::model_numbers& numbers, const nibble::arch_spec& arch,
-    const nibble::hparams& hp, const options& o) {
+    const nibble::hparams& hp, const synth::options& o) {
   std::vector<std::pair<nibble::tensor_need, nibble::format_id>> out;
   std::vector<nibble::mix_tensor> tensors;
   for (nibble::tensor_need& need : nibble::declare_tensors(arch, hp)) {
@@ -188,7 +80,7 @@ struct totals {
 };
 
 // Adds all tensors that the architecture declares for the metadata that `out` has.
-totals add_tensors(gguf::writer& out, const synth::model_numbers& numbers, const options& o,
+totals add_tensors(gguf::writer& out, const synth::model_numbers& numbers, const synth::options& o,
                    const synth::random_options& random) {
   const auto header = out.to_bytes();
   const gguf::file metadata(header, o.out);
@@ -237,9 +129,7 @@ class watcher {
   }
 
   void check() {
-    stop_.poll();
-    if (!stop_.token().stop_requested()) return;
-    throw nibble::error(nibble::errc::cancelled, "interrupted; nothing was written.");
+    stop_.check([] { return "interrupted; nothing was written."; });
   }
 
  private:
@@ -262,13 +152,14 @@ void list_presets() {
   }
 }
 
-void make(const options& o) {
-  const synth::model_numbers numbers = numbers_of(o);
+void make(const synth::options& o) {
+  const synth::model_numbers numbers = synth::numbers_of(o);
   watcher watch;
   gguf::writer out;
   synth::write_numbers(out, numbers);
   if (!o.no_vocabulary) {
-    synth::write_vocabulary(out, synth::vocabulary_of(numbers.arch), numbers.n_vocab);
+    synth::write_vocabulary(out, synth::vocabulary_of(numbers.arch), numbers.n_vocab,
+                            [&] { watch.check(); });
   }
   const unsigned threads =
       o.threads > 0 ? o.threads : std::max(1u, std::thread::hardware_concurrency());
@@ -302,11 +193,9 @@ int main(int argc, char** argv) {
   CLI::App app{
       "Writes a GGUF file with random weights: of a published shape (--preset), or of any\n"
       "(--arch and numbers)."};
-  options o;
-  add_options(app, o);
-  app.final_callback([&] {
-    if (!o.list && o.out.empty()) throw CLI::RequiredError("out");
-  });
+  synth::options o;
+  synth::add_options(app, o);
+  app.final_callback([&] { synth::check_options(app, o); });
   if (const auto status = common::parse(app, argc, argv)) return *status;
   return common::run([&] { o.list ? list_presets() : make(o); });
 }

@@ -5,6 +5,7 @@
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
 #include <nibble/model/arch.hpp>
+#include <nibble/model/limits.hpp>
 #include <numbers>
 
 namespace synth {
@@ -72,19 +73,22 @@ struct arch_row {
   std::string_view optional_tensor;  // that its files have, as a name ends
   double rope_base;
   bool tied = false;
-  bool experts = false, window = false;  // needed
+  arch_uses uses = {};
 };
 
 constexpr arch_row arch_rows[] = {
-  {.arch = "llama", .vocabulary = "llama-bpe", .optional_tensor = "", .rope_base = 500000},
-  {.arch = "mistral3", .vocabulary = "tekken", .optional_tensor = "", .rope_base = 1e6},
+  {.arch = "llama", .vocabulary = "llama-bpe", .optional_tensor = "", .rope_base = 500000,
+   .uses = {.experts = use::maybe}},
+  {.arch = "mistral3", .vocabulary = "tekken", .optional_tensor = "", .rope_base = 1e6,
+   .uses = {.experts = use::maybe}},
   {.arch = "qwen2", .vocabulary = "qwen2", .optional_tensor = "", .rope_base = 1e6},
   {.arch = "qwen3", .vocabulary = "qwen2", .optional_tensor = "", .rope_base = 1e6},
   {.arch = "qwen3moe", .vocabulary = "qwen2", .optional_tensor = "", .rope_base = 1e6,
-   .experts = true},
-  {.arch = "gemma3", .vocabulary = "gemma", .optional_tensor = "", .rope_base = 1e6, .tied = true},
+   .uses = {.experts = use::always}},
+  {.arch = "gemma3", .vocabulary = "gemma", .optional_tensor = "", .rope_base = 1e6, .tied = true,
+   .uses = {.window = use::maybe}},
   {.arch = "gpt-oss", .vocabulary = "gpt-4o", .optional_tensor = ".attn_output.bias",
-   .rope_base = 150000, .experts = true, .window = true},
+   .rope_base = 150000, .uses = {.experts = use::always, .window = use::always}},
   {.arch = "bitnet", .vocabulary = "llama-bpe", .optional_tensor = "", .rope_base = 500000,
    .tied = true},
 };
@@ -101,22 +105,54 @@ const arch_row& find_row(std::string_view arch) {
 
 void require(const model_numbers& n, const arch_row& row) {
   std::string missing;
-  const auto need = [&](bool wanted, std::int32_t value, const char* option) {
-    if (wanted && value == 0) missing += concat(missing.empty() ? "" : ", ", option);
+  const auto need = [&](bool wanted, bool stated, const char* option) {
+    if (wanted && !stated) missing += concat(missing.empty() ? "" : ", ", option);
   };
-  need(true, n.n_layer, "--n-layer");
-  need(true, n.n_embd, "--n-embd");
-  need(true, n.n_head, "--n-head");
-  need(!row.experts && n.n_expert == 0, n.n_ff, "--n-ff");
-  need(row.experts, n.n_expert, "--n-expert");
-  need(row.experts || n.n_expert > 0, n.n_ff_expert, "--n-ff-expert");
-  need(row.experts || n.n_expert > 0, n.n_expert_used, "--n-expert-used");
-  need(row.window, n.window, "--sliding-window");
-  need(n.rope.kind == rope_kind::yarn || n.rope.kind == rope_kind::llama3, n.rope.original_context,
+  const bool experts = row.uses.experts == use::always || n.n_expert > 0;
+  const rope_kind rope = n.rope.kind;
+  need(true, n.n_layer != 0, "--n-layer");
+  need(true, n.n_embd != 0, "--n-embd");
+  need(true, n.n_head != 0, "--n-head");
+  need(!experts, n.n_ff != 0, "--n-ff");
+  need(experts, n.n_expert != 0, "--n-expert");
+  need(experts, n.n_ff_expert != 0, "--n-ff-expert");
+  need(experts, n.n_expert_used != 0, "--n-expert-used");
+  need(row.uses.window == use::always, n.window != 0, "--sliding-window");
+  need(rope != rope_kind::none, n.rope.factor != 0, "--rope-factor");
+  need(rope == rope_kind::yarn || rope == rope_kind::llama3, n.rope.original_context != 0,
        "--rope-original-context");
   if (missing.empty()) return;
   throw error(errc::invalid_argument, concat("a model of the architecture '", row.arch,
                                              "' needs these options, too: ", missing, "."));
+}
+
+// What the reader of a model would refuse, in the words of the options.
+void check_shape(const model_numbers& n) {
+  const auto refuse = [](const auto&... parts) {
+    throw error(errc::invalid_argument, concat(parts...));
+  };
+  if (n.n_head % n.n_head_kv != 0) {
+    refuse("--n-head is ", n.n_head, " and --n-head-kv ", n.n_head_kv,
+           "; the first must be a multiple of the second.");
+  }
+  if (n.head_length == 0 && n.n_embd % n.n_head != 0) {
+    refuse("--n-embd ", n.n_embd, " divided by --n-head ", n.n_head,
+           " is no whole number; choose others, or state --head-length.");
+  }
+  const std::int32_t length = n.head_length != 0 ? n.head_length : n.n_embd / n.n_head;
+  if (length > nibble::model_limits::head_length) {
+    refuse("--n-embd ", n.n_embd, " divided by --n-head ", n.n_head, " makes heads of ", length,
+           "; at most ", nibble::model_limits::head_length,
+           " is possible: choose others, or state --head-length.");
+  }
+  if (length % 2 != 0) {
+    refuse(n.head_length != 0 ? "--head-length is " : "--n-embd divided by --n-head is ", length,
+           "; the length of a head must be even.");
+  }
+  if (n.n_expert_used > n.n_expert) {
+    refuse("--n-expert-used is ", n.n_expert_used, ", and --n-expert ", n.n_expert,
+           "; a token cannot use more experts than there are.");
+  }
 }
 
 }  // namespace
@@ -141,6 +177,9 @@ void complete(model_numbers& n) {
                 "neither --preset nor --arch says what model it shall be; see --list and --help.");
   }
   const arch_row& row = find_row(n.arch);
+  // of a preset that is made into another architecture
+  if (row.uses.experts == use::never) n.n_expert = n.n_expert_used = n.n_ff_expert = 0;
+  if (row.uses.window == use::never) n.window = 0;
   require(n, row);
   if (n.name.empty()) n.name = n.arch;
   if (n.n_head_kv == 0) n.n_head_kv = n.n_head;
@@ -149,6 +188,11 @@ void complete(model_numbers& n) {
   if (n.epsilon == 0) n.epsilon = 1e-5;
   if (n.rope_base == 0) n.rope_base = row.rope_base;
   if (!n.tied) n.tied = row.tied;
+  check_shape(n);
+}
+
+arch_uses uses_of(std::string_view arch) {
+  return find_row(arch).uses;
 }
 
 std::string_view vocabulary_of(std::string_view arch) {

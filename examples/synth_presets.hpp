@@ -16,7 +16,7 @@ enum class rope_kind { none, linear, yarn, llama3 };
 // How rotary frequencies are stretched. llama3 is written as a tensor of factors.
 struct rope_stretch {
   rope_kind kind = rope_kind::none;
-  double factor = 1;
+  double factor = 0;
   std::int32_t original_context = 0;  // tokens; yarn and llama3
 };
 
@@ -34,14 +34,24 @@ struct model_numbers {
   std::optional<bool> tied = {};  // no output matrix: the embedding serves as one
 };
 
+// Whether models of an architecture have something.
+enum class use { never, maybe, always };
+
+struct arch_uses {
+  use experts = use::never, window = use::never;
+};
+
 std::span<const model_numbers> presets();
 
 // Throws nibble::error (invalid_argument) that lists the known ones.
 const model_numbers& find_preset(std::string_view name);
 
 // Fills in what is not stated and has a usual value, for the architecture. Throws nibble::error
-// (invalid_argument) naming the options that are missing.
+// (invalid_argument) naming the options that are missing, or whose numbers contradict each other.
 void complete(model_numbers& numbers);
+
+// Throws nibble::error as find_arch does.
+arch_uses uses_of(std::string_view arch);
 
 // What a family's files have besides the numbers. Throws nibble::error as find_arch does.
 std::string_view vocabulary_of(std::string_view arch);

@@ -187,15 +187,24 @@ std::string with_marked_spaces(std::string_view text) {
 
 class vocabulary_maker {
  public:
-  vocabulary_maker(const family& f, std::int32_t size)
-      : family_(f), size_(static_cast<std::size_t>(size)), by_characters_(f.model == "llama") {
+  vocabulary_maker(const family& f, std::int32_t size, const std::function<void()>& check)
+      : family_(f),
+        size_(static_cast<std::size_t>(size)),
+        by_characters_(f.model == "llama"),
+        check_(check) {
     const bool published = size == f.published;
     const auto specials = special_tokens(f, published);
     const std::size_t least = specials.size() + 256 + (by_characters_ ? 1 : 0);
     if (size_ < least) {
       throw nibble::error(nibble::errc::invalid_argument,
                           concat("a vocabulary of the family ", f.name, " has at least ", least,
-                                 " tokens, of which 256 are bytes; ", size, " were asked for."));
+                                 " tokens, of which 256 are bytes; --n-vocab is ", size, "."));
+    }
+    if (size > most_tokens) {
+      throw nibble::error(nibble::errc::invalid_argument,
+                          concat("a vocabulary has at most ", most_tokens,
+                                 " tokens, so that a file's header holds it; --n-vocab is ", size,
+                                 ". With --no-vocabulary more are possible."));
     }
     if (f.first_special == 0) append(specials);
     append_text(size_ - specials.size());
@@ -250,6 +259,7 @@ class vocabulary_maker {
     using alphabet = merge_builder::alphabet;
     merge_builder built(by_characters_ ? alphabet::characters : alphabet::bytes, count);
     for_each_word(family_.digits, [&](std::string_view word) {
+      check_();
       built.add(word);
       return !built.full();
     });
@@ -258,11 +268,13 @@ class vocabulary_maker {
     };
     float score = 0;
     for (const std::string& token : built.tokens()) {
+      check_();
       append(spelled(token), token_type::normal, score);
       score -= 1;
     }
     if (by_characters_) return;
     for (const auto& [left, right] : built.merges()) {
+      check_();
       merges_.push_back(concat(spelled(built.tokens()[left]), " ", spelled(built.tokens()[right])));
     }
   }
@@ -276,6 +288,7 @@ class vocabulary_maker {
   const family& family_;
   std::size_t size_;
   bool by_characters_;
+  const std::function<void()>& check_;
   std::vector<std::string> names_, merges_;
   std::vector<std::int32_t> types_;
   std::vector<float> scores_;
@@ -283,8 +296,9 @@ class vocabulary_maker {
 
 }  // namespace
 
-void write_vocabulary(nibble::gguf::writer& out, std::string_view family, std::int32_t size) {
-  vocabulary_maker(find_family(family), size).write(out);
+void write_vocabulary(nibble::gguf::writer& out, std::string_view family, std::int32_t size,
+                      const std::function<void()>& check) {
+  vocabulary_maker(find_family(family), size, check).write(out);
 }
 
 std::string vocabulary_families() {

@@ -1,25 +1,14 @@
 #include <nibble/base/concat.hpp>
 #include <nibble/formats/list.hpp>
 #include <nibble/model/hparams.hpp>
+#include <nibble/model/limits.hpp>
 
 #include "gguf/cursor.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 namespace {
 
-// Bounds that no real model reaches; they keep products of these numbers far from overflow.
-constexpr std::int64_t max_layers = 4096, max_width = 1 << 20, max_vocab = 1 << 24;
-constexpr std::int64_t max_heads = 1 << 16, max_head_length = 1 << 14, max_context = 1 << 28;
-constexpr std::int64_t max_experts = 1 << 14;
-
-// The same for numbers that are not whole: far from where a frequency, a scale or a logarithm of
-// them would be no number any more.
-struct number_range {
-  double low, high;
-};
-constexpr number_range epsilons{0, 1}, rope_bases{2, 1e12}, rope_factors{1e-3, 1e6};
-constexpr number_range rope_betas{1e-3, 1e6}, multipliers{0, 1e3}, magnitudes{1e-3, 1e3};
-constexpr number_range softcaps{0, 1e6};  // 0: none
+namespace limits = model_limits;
 
 // Reads keys with the architecture's prefix.
 class key_reader {
@@ -52,7 +41,7 @@ class key_reader {
   }
 
   // Refuses what is not a number, too.
-  double number(std::string_view name, number_range range, double otherwise) const {
+  double number(std::string_view name, limits::range range, double otherwise) const {
     const double value = file_.get<double>(key(name)).value_or(otherwise);
     if (value >= range.low && value <= range.high) return value;
     throw error(errc::bad_file,
@@ -61,7 +50,7 @@ class key_reader {
                 {.file = file_.name()});
   }
 
-  double require_number(std::string_view name, number_range range) const {
+  double require_number(std::string_view name, limits::range range) const {
     file_.require<double>(key(name));
     return number(name, range, 0);
   }
@@ -96,16 +85,18 @@ class key_reader {
 void read_layers(const key_reader& keys, const gguf::file& file, hparams& hp) {
   const auto n = static_cast<std::size_t>(hp.n_layer);
   hp.layers.resize(n);
-  const auto heads = keys.per_layer("attention.head_count", hp.n_layer, 1, max_heads, {});
-  if (heads.empty()) keys.require("attention.head_count", 1, max_heads);  // names the missing key
-  const auto heads_kv = keys.per_layer("attention.head_count_kv", hp.n_layer, 1, max_heads, heads);
-  const auto ff = keys.per_layer("feed_forward_length", hp.n_layer, 1, max_width,
+  const auto heads = keys.per_layer("attention.head_count", hp.n_layer, 1, limits::heads, {});
+  if (heads.empty())
+    keys.require("attention.head_count", 1, limits::heads);  // names the missing key
+  const auto heads_kv =
+      keys.per_layer("attention.head_count_kv", hp.n_layer, 1, limits::heads, heads);
+  const auto ff = keys.per_layer("feed_forward_length", hp.n_layer, 1, limits::width,
                                  std::vector<std::int32_t>(n, 0));
   // a file with experts in every layer may state their length only
   if (ff[0] == 0 && !file.find(keys.key("expert_feed_forward_length"))) {
-    keys.require("feed_forward_length", 1, max_width);  // names the missing key
+    keys.require("feed_forward_length", 1, limits::width);  // names the missing key
   }
-  const double base = keys.number("rope.freq_base", rope_bases, 10000);
+  const double base = keys.number("rope.freq_base", limits::rope_bases, 10000);
   for (std::size_t i = 0; i < n; ++i) {
     if (heads[i] % heads_kv[i] != 0) {
       throw error(errc::bad_file,
@@ -120,13 +111,13 @@ void read_layers(const key_reader& keys, const gguf::file& file, hparams& hp) {
 // Keys or values of a head; if the file does not state it, the heads share the width evenly.
 std::int32_t read_head_length(const key_reader& keys, const gguf::file& file, const hparams& hp,
                               std::string_view name) {
-  if (file.find(keys.key(name))) return keys.require(name, 1, max_head_length);
+  if (file.find(keys.key(name))) return keys.require(name, 1, limits::head_length);
   const std::int32_t heads = hp.layers[0].n_head, length = hp.n_embd / heads;
-  if (hp.n_embd % heads == 0 && length <= max_head_length) return length;
+  if (hp.n_embd % heads == 0 && length <= limits::head_length) return length;
   throw error(
       errc::bad_file,
       concat("the key '", keys.key(name), "' is absent, and the width ", hp.n_embd, " divided by ",
-             heads, " heads is no whole number up to ", max_head_length, "."),
+             heads, " heads is no whole number up to ", limits::head_length, "."),
       {.file = file.name()});
 }
 
@@ -149,14 +140,14 @@ void read_rope(const key_reader& keys, const gguf::file& file, hparams& hp) {
   rope.factor = 1;
   for (const char* name : {"rope.scale_linear", "rope.scaling.factor"}) {
     if (file.get<double>(keys.key(name)).value_or(0) == 0) continue;
-    rope.factor = keys.number(name, rope_factors, 1);
+    rope.factor = keys.number(name, limits::rope_factors, 1);
   }
   rope.original_context =
-      keys.get("rope.scaling.original_context_length", 1, max_context, hp.n_ctx_train);
-  rope.attention_factor = keys.number("rope.scaling.attn_factor", magnitudes, 1);
-  rope.beta_fast = keys.number("rope.scaling.yarn_beta_fast", rope_betas, 32);
-  rope.beta_slow = keys.number("rope.scaling.yarn_beta_slow", rope_betas, 1);
-  rope.log_multiplier = keys.number("rope.scaling.yarn_log_multiplier", multipliers, 0);
+      keys.get("rope.scaling.original_context_length", 1, limits::context, hp.n_ctx_train);
+  rope.attention_factor = keys.number("rope.scaling.attn_factor", limits::magnitudes, 1);
+  rope.beta_fast = keys.number("rope.scaling.yarn_beta_fast", limits::rope_betas, 32);
+  rope.beta_slow = keys.number("rope.scaling.yarn_beta_slow", limits::rope_betas, 1);
+  rope.log_multiplier = keys.number("rope.scaling.yarn_log_multiplier", limits::multipliers, 0);
   if (!kind || *kind == "linear") {
     rope.kind = rope.factor == 1 ? rope_scaling_kind::none : rope_scaling_kind::linear;
   } else if (*kind == "yarn") {
@@ -170,10 +161,10 @@ void read_rope(const key_reader& keys, const gguf::file& file, hparams& hp) {
 }
 
 void read_experts(const key_reader& keys, hparams& hp) {
-  hp.n_expert = keys.get("expert_count", 0, max_experts, 0);
+  hp.n_expert = keys.get("expert_count", 0, limits::experts, 0);
   if (hp.n_expert == 0) return;
   hp.n_expert_used = keys.require("expert_used_count", 1, hp.n_expert);
-  hp.n_ff_expert = keys.get("expert_feed_forward_length", 1, max_width, hp.layers[0].n_ff);
+  hp.n_ff_expert = keys.get("expert_feed_forward_length", 1, limits::width, hp.layers[0].n_ff);
 }
 
 }  // namespace
@@ -183,30 +174,32 @@ hparams read_hparams(const gguf::file& file) {
   hparams hp;
   hp.architecture = keys.architecture();
   hp.name = std::string(file.get<std::string_view>("general.name").value_or(""));
-  hp.n_layer = keys.require("block_count", 1, max_layers);
-  hp.n_embd = keys.require("embedding_length", 1, max_width);
-  hp.n_ctx_train = keys.require("context_length", 1, max_context);
+  hp.n_layer = keys.require("block_count", 1, limits::layers);
+  hp.n_embd = keys.require("embedding_length", 1, limits::width);
+  hp.n_ctx_train = keys.require("context_length", 1, limits::context);
   hp.norm_epsilon =
-      static_cast<float>(keys.require_number("attention.layer_norm_rms_epsilon", epsilons));
+      static_cast<float>(keys.require_number("attention.layer_norm_rms_epsilon", limits::epsilons));
   // `vocab_size` is optional: a model with a tokenizer has as many entries as that
   const auto* tokens = file.find("tokenizer.ggml.tokens");
   const auto* list =
       tokens ? std::get_if<std::shared_ptr<const gguf::array_view>>(&tokens->data) : nullptr;
   if (list) {
     hp.n_vocab = keys.bounded("tokenizer.ggml.tokens", static_cast<std::int64_t>((*list)->count), 1,
-                              max_vocab);
+                              limits::vocabulary);
   } else {
-    hp.n_vocab = keys.require("vocab_size", 1, max_vocab);
+    hp.n_vocab = keys.require("vocab_size", 1, limits::vocabulary);
   }
   read_layers(keys, file, hp);
   read_head_lengths(keys, file, hp);
   read_rope(keys, file, hp);
   read_experts(keys, hp);
-  hp.sliding_window = keys.get("attention.sliding_window", 0, max_context, 0);
-  hp.attention_softcap = static_cast<float>(keys.number("attn_logit_softcapping", softcaps, 0));
-  hp.final_softcap = static_cast<float>(keys.number("final_logit_softcapping", softcaps, 0));
+  hp.sliding_window = keys.get("attention.sliding_window", 0, limits::context, 0);
+  hp.attention_softcap =
+      static_cast<float>(keys.number("attn_logit_softcapping", limits::softcaps, 0));
+  hp.final_softcap =
+      static_cast<float>(keys.number("final_logit_softcapping", limits::softcaps, 0));
   hp.temperature_scale =
-      static_cast<float>(keys.number("attention.temperature_scale", multipliers, 0));
+      static_cast<float>(keys.number("attention.temperature_scale", limits::multipliers, 0));
   // the temperature of queries counts in original contexts
   if (hp.temperature_scale != 0) {
     hp.temperature_period = static_cast<std::int32_t>(hp.rope.original_context);

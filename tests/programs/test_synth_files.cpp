@@ -2,11 +2,9 @@
 // architecture that run; and what it refuses.
 
 #include <cmath>
-#include <csignal>
 #include <map>
 #include <nibble/formats/decode.hpp>
 #include <nibble/nibble.hpp>
-#include <thread>
 
 #include "run_model.hpp"
 #include "synth_file.hpp"
@@ -241,55 +239,5 @@ TEST_CASE("synth: vocabularies encode any text and give it back, in tokens of a 
     const auto prompt = chat.encode(tokens, question);
     CHECK(std::find(prompt.begin(), prompt.end(), c.markup_id) != prompt.end());
     CHECK(tokens.decode(prompt, {.special = true}).find("Hello") != std::string::npos);
-  }
-}
-
-TEST_CASE("synth: options that make no model are refused by name") {
-  const test::temporary_folder folder;
-  const std::string out = (folder / "x.gguf").string();
-  const struct {
-    strings arguments;
-    std::initializer_list<std::string_view> says;
-  } cases[] = {
-      {{out}, {"--preset", "--arch"}},
-      {{"--arch", "mamba", out}, {"'mamba'", "llama", "gpt-oss"}},
-      {{"--arch", "llama", out}, {"--n-layer", "--n-embd", "--n-head", "--n-ff"}},
-      {{"--arch", "qwen3moe", "--n-layer", "1", "--n-embd", "64", "--n-head", "2", out},
-       {"--n-expert", "--n-ff-expert", "--n-expert-used"}},
-      {{"--preset", "qwen3-4b", "--type", "q9", out}, {"'q9'", "q4_0"}},
-      {{"--preset", "qwen3-4b", "--n-head", "7", out}, {"7 heads", "multiple"}},
-      {{"--preset", "qwen3-4b", "--n-vocab", "100", out}, {"at least", "100 were asked for"}},
-      {{"--preset", "qwen3-4b", "--n-layer", "0", out}, {"--n-layer"}},
-      {{"--preset", "qwen3-4b", "--rope-scaling", "more", out}, {"--rope-scaling", "yarn"}},
-      {{"--preset", "qwen3-4b", "--rope-scaling", "yarn", out}, {"--rope-original-context"}},
-      {{"--preset", "qwen3-4b", "--tied", "--untied", out}, {"--tied"}},
-      {{"--preset", "qwen3-4b"}, {"out"}},
-      {{"--preset", "qwen3-4b", "--header-only", (folder / "none" / "x.gguf").string()},
-       {"x.gguf", "cannot be created"}},
-  };
-  for (const auto& c : cases) {
-    INFO(c.arguments.front() << ' ' << c.arguments[1 % c.arguments.size()]);
-    test::check_refused(test::run("synth", c.arguments), c.says);
-  }
-  CHECK(std::filesystem::is_empty(folder.path()));
-}
-
-TEST_CASE("synth: an interrupt leaves no file behind") {
-  const test::temporary_folder folder, input;
-  const auto nothing = test::write_file(input / "in", "");
-  for (const int signal : {SIGINT, SIGTERM}) {
-    test::process running("synth",
-                          {"--preset", "llama-3.1-405b", "--no-vocabulary", "--type", "q8_0",
-                           (folder / "x.gguf").string()},
-                          nothing.string());
-    // until it writes
-    for (int i = 0; std::filesystem::is_empty(folder.path()) && i < 2000; ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    }
-    running.send(signal);
-    const auto found = running.wait();
-    INFO(found.err);
-    CHECK(found.status != 0);
-    CHECK(std::filesystem::is_empty(folder.path()));
   }
 }
