@@ -178,22 +178,24 @@ class output {
   }
 
  private:
-  static std::string target_of(const std::string& path) {
+  static bool is_in_place(const std::string& path) {
     namespace fs = std::filesystem;
     std::error_code absent;
-    const fs::path followed = fs::canonical(path, absent);
-    // /dev/stdout may be a regular file, which others write, too
-    const bool link = !absent && fs::is_regular_file(followed) && !path.starts_with("/dev/") &&
-                      !path.starts_with("/proc/");
-    return link ? followed.string() : path;
+    // /dev/stdout may lead to a regular file, which others have open
+    const bool of_system = path.starts_with("/dev/") || path.starts_with("/proc/");
+    if (of_system && fs::is_symlink(path, absent)) return true;
+    const fs::file_type type = fs::status(path, absent).type();
+    return type != fs::file_type::regular && type != fs::file_type::not_found;
+  }
+  static std::string target_of(const std::string& path) {
+    if (is_in_place(path)) return path;
+    std::error_code broken;  // a link that leads nowhere is replaced itself
+    const auto followed = std::filesystem::canonical(path, broken);
+    return broken ? path : followed.string();
   }
   std::string temporary_beside(const std::vector<std::filesystem::path>& inputs) const {
     refuse_input_as_output(path_, inputs);
-    std::error_code absent;
-    const auto type = std::filesystem::symlink_status(target_, absent).type();
-    const bool in_place = type != std::filesystem::file_type::regular &&
-                          type != std::filesystem::file_type::not_found;
-    return in_place ? "" : nibble::concat(target_, ".", ::getpid(), ".part");
+    return is_in_place(path_) ? "" : nibble::concat(target_, ".", ::getpid(), ".part");
   }
   [[noreturn]] void fail(const char* what) const {
     throw nibble::error(nibble::errc::io, what, {.file = path_});

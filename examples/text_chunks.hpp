@@ -48,8 +48,9 @@ class text_options {
   // For programs that predict tokens.
   void add_scoring(CLI::App& app) {
     auto* const documents = app.get_option("--documents");
-    add_number(app, "--stride", stride_, 1,
-               "tokens from the beginning of a chunk to that of the next (default: the chunk)")
+    add_number(
+        app, "--stride", stride_, 1,
+        "tokens from the beginning of a chunk to that of the next (default, and most: the chunk)")
         ->excludes(documents);
     add_number(app, "--warm-up", warm_up_, 0,
                "tokens of a chunk that predict nothing (default: half the chunk; with --stride so "

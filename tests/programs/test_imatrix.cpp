@@ -297,9 +297,13 @@ TEST_CASE("imatrix: an interrupt leaves nothing under the name, and says so") {
 
 TEST_CASE("imatrix: an interrupt leaves what was there, also behind a link") {
   const test::temporary_folder folder;
-  test::write_file(folder / "before", "before");
-  std::filesystem::create_symlink("before", folder / "out");
   const auto begun = [&] { return names_in(folder).size() == 4; };
+  test::write_file(folder / "before", "before");
+  std::filesystem::create_symlink("nowhere", folder / "out");
+  CHECK(interrupted(folder, SIGINT, {}, begun).status == -SIGINT);
+  CHECK(names_in(folder) == std::set<std::string>{"before", "out", "text"});
+  std::filesystem::remove(folder / "out");
+  std::filesystem::create_symlink("before", folder / "out");
   const auto found = interrupted(folder, SIGTERM, {}, begun);
   CHECK(found.status == -SIGTERM);
   INFO(found.err);
