@@ -89,6 +89,7 @@ inline typename strip<Arch>::i32 add_group(typename strip<Arch>::i32 sum,
       NIBBLE_UNROLL for (int i = w; i < w + run; ++i) {
         const auto y = broadcast_word<Arch>(x + 4 * i);
         pairs += wide_codes<F> ? dot::multiply_signed(codes[i], y) : dot::multiply(codes[i], y);
+        pin<Arch>(pairs);
       }
       sum = add_pairs<Arch>(sum, pairs);
     }
@@ -127,11 +128,12 @@ inline void multiply_strip(const unsigned char* packed, std::int64_t columns,
     const strip_block<Arch, F> block{packed};
     const auto scales = read_block_scales(block);
     NIBBLE_UNROLL_UNITS for (int u = 0; u < units; ++u, at += unit) {
+      const strip_block<Arch, F> again{forget(packed)};
       typename lanes::u8 codes[unit_words];
-      unit_codes(block, u, codes);
+      unit_codes(again, u, codes);
       to_product_codes<Arch, F>(codes);
       typename lanes::f32 scale[groups], offset[groups];
-      unit_scales(block, scales, u, scale, offset);
+      unit_scales(again, scales, u, scale, offset);
       NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
         NIBBLE_UNROLL for (int g = 0; g < groups; ++g) {
           const std::int16_t* const sums = x[t].sum + at / 16;

@@ -28,14 +28,12 @@ inline constexpr int tile_strips = strip_registers<Arch> == 1 ? 2 : 1;
 template <typename Arch>
 inline constexpr int tile_tokens = vector_registers<typename Arch::floats> == 32 ? 8 : 4;
 
-// Four signed columns a lane -> columns 0 and 2, columns 1 and 3, in 16 bits.
-template <typename Arch>
-inline void widen(const typename strip<Arch>::u8& from, typename strip<Arch>::u8& even,
-                  typename strip<Arch>::u8& odd) {
-  using u8 = typename strip<Arch>::u8;
-  using i16 = typename strip<Arch>::i16;
-  even = reinterpret_cast<u8>((reinterpret_cast<i16>(from) << 8) >> 8);
-  odd = reinterpret_cast<u8>(reinterpret_cast<i16>(from) >> 8);
+// Signed bytes, four to a lane -> columns 0 and 2 of each lane, columns 1 and 3, in 16 bits.
+template <typename Bytes>
+inline void widen(const Bytes& from, Bytes& even, Bytes& odd) {
+  using i16 = typename vector_type<std::int16_t, sizeof from>::type;
+  even = reinterpret_cast<Bytes>((reinterpret_cast<i16>(from) << 8) >> 8);
+  odd = reinterpret_cast<Bytes>(reinterpret_cast<i16>(from) >> 8);
 }
 
 // A stretch of `Strips` strips.
@@ -73,7 +71,7 @@ struct alignas(64) panel {
     to_product_codes<Arch, F>(c);
     NIBBLE_UNROLL for (int w = 0; w < unit_words; ++w) {
       if constexpr (widened<Arch, F>) {
-        widen<Arch>(c[w], codes[to][s][2 * w], codes[to][s][2 * w + 1]);
+        widen(c[w], codes[to][s][w], codes[to][s][unit_words + w]);
       } else {
         codes[to][s][w] = c[w];
       }
@@ -230,13 +228,16 @@ struct tile_scratch {
   alignas(64) std::int8_t wide[widened<Arch, F> ? token_block * 2 * stretch : 1];
 };
 
-// Activations in the order of widened codes.
+// Activations as the panel has widened codes: of a unit the even columns, then the odd ones.
 inline void widen_activations(const std::int8_t* from, std::int64_t stride, std::int64_t tokens,
                               int n, std::int8_t* to) {
+  using bytes = vector_type<std::uint8_t, unit>::type;
   for (std::int64_t t = 0; t < tokens; ++t, from += stride, to += 2 * stretch) {
-    for (int i = 0; i < n; i += 4) {
-      const std::int16_t four[] = {from[i], from[i + 2], from[i + 1], from[i + 3]};
-      std::memcpy(to + 2 * i, four, sizeof four);
+    for (int i = 0; i < n; i += unit) {
+      bytes even, odd;
+      widen(read<bytes>(from + i), even, odd);
+      write(to + 2 * i, even);
+      write(to + 2 * i + unit, odd);
     }
   }
 }

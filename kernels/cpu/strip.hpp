@@ -161,4 +161,11 @@ inline void pin(Vector& x) {
 #endif
 }
 
+// The same pointer, of which the compiler knows nothing: what was read through it is read again
+// rather than kept, which for whole blocks means spilled.
+inline const unsigned char* forget(const unsigned char* p) {
+  asm("" : "+r"(p));
+  return p;
+}
+
 }  // namespace nibble::inline NIBBLE_ABI::kernels

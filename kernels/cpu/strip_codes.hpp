@@ -78,6 +78,17 @@ inline void look_up_strip(const void* table, typename strip<Arch>::u8& index) {
   std::memcpy(&index, part, sizeof index);
 }
 
+// The bits `mask` of each byte after it was shifted, to the right or (negative) to the left. All 16
+// bits are shifted together, as no instruction shifts bytes: a mask that keeps no bit which came
+// from the neighbour makes that the same.
+template <typename Arch>
+inline typename strip<Arch>::u8 bits(const typename strip<Arch>::u8& v, int shift,
+                                     std::uint8_t mask) {
+  using u8 = typename strip<Arch>::u8;
+  const auto both = reinterpret_cast<typename strip<Arch>::u16>(v);
+  return reinterpret_cast<u8>(shift < 0 ? both << -shift : both >> shift) & mask;
+}
+
 // c[w] and c[w + 4] from the halves of word `first` + w.
 template <typename Arch, typename F>
 inline void halves_apart(const strip_block<Arch, F>& b, int first,
@@ -85,14 +96,14 @@ inline void halves_apart(const strip_block<Arch, F>& b, int first,
   NIBBLE_UNROLL for (int w = 0; w < 4; ++w) {
     const auto v = b.template bytes<0>(first + w);
     c[w] = v & 15;
-    c[w + 4] = v >> 4;
+    c[w + 4] = bits<Arch>(v, 4, 15);
   }
 }
 
 // Two bits of each byte: values at a stride of 32 columns share a byte.
 template <typename Arch, typename F>
 inline typename strip<Arch>::u8 quarter(const strip_block<Arch, F>& b, int u, int w) {
-  return b.template bytes<0>(8 * (u / 4) + w) >> (2 * (u % 4)) & 3;
+  return bits<Arch>(b.template bytes<0>(8 * (u / 4) + w), 2 * (u % 4), 3);
 }
 
 // floor(3 v / 256) of the low byte of each 16 bits, after v was multiplied modulo 256.
@@ -137,7 +148,7 @@ inline void unit_codes(const strip_block<Arch, F>& b, int u,
   } else if constexpr (std::is_same_v<F, q5_0> || std::is_same_v<F, q5_1>) {
     halves_apart(b, 0, c);
     const u8 fifth = b.template bytes<1>(0);
-    NIBBLE_UNROLL for (int w = 0; w < unit_words; ++w) c[w] |= (fifth >> w & 1) << 4;
+    NIBBLE_UNROLL for (int w = 0; w < unit_words; ++w) c[w] |= bits<Arch>(fifth, w - 4, 16);
   } else if constexpr (std::is_same_v<F, q8_0>) {
     NIBBLE_UNROLL for (int w = 0; w < unit_words; ++w) c[w] = b.template bytes<0>(w);
   } else if constexpr (std::is_same_v<F, tq1_0>) {
@@ -155,17 +166,17 @@ inline void unit_codes(const strip_block<Arch, F>& b, int u,
       if constexpr (std::is_same_v<F, q2_k> || std::is_same_v<F, tq2_0>) {
         c[w] = quarter(b, u, w);
       } else if constexpr (std::is_same_v<F, q3_k>) {
-        c[w] = quarter(b, u, w) | (b.template bytes<1>(w) >> u & 1) << 2;
+        c[w] = quarter(b, u, w) | bits<Arch>(b.template bytes<1>(w), u - 2, 4);
       } else if constexpr (std::is_same_v<F, q4_k>) {
-        c[w] = b.template bytes<0>(8 * (u / 2) + w) >> (4 * (u % 2)) & 15;
+        c[w] = bits<Arch>(b.template bytes<0>(8 * (u / 2) + w), 4 * (u % 2), 15);
       } else if constexpr (std::is_same_v<F, q5_k>) {
-        c[w] = (b.template bytes<0>(8 * (u / 2) + w) >> (4 * (u % 2)) & 15) |
-               (b.template bytes<1>(w) >> u & 1) << 4;
+        c[w] = bits<Arch>(b.template bytes<0>(8 * (u / 2) + w), 4 * (u % 2), 15) |
+               bits<Arch>(b.template bytes<1>(w), u - 4, 16);
       } else {
         static_assert(std::is_same_v<F, q6_k>);
-        const u8 low = b.template bytes<0>(16 * (u / 4) + 8 * (u % 2) + w);
-        const u8 high = b.template bytes<1>(8 * (u / 4) + w);
-        c[w] = (low >> (4 * (u / 2 % 2)) & 15) | (high >> (2 * (u % 4)) & 3) << 4;
+        c[w] =
+            bits<Arch>(b.template bytes<0>(16 * (u / 4) + 8 * (u % 2) + w), 4 * (u / 2 % 2), 15) |
+            bits<Arch>(b.template bytes<1>(8 * (u / 4) + w), 2 * (u % 4) - 4, 0x30);
       }
     }
   }
@@ -194,7 +205,9 @@ inline block_scales<Arch> read_block_scales(const strip_block<Arch, F>& b) {
   } else if constexpr (std::is_same_v<F, iq4_xs>) {
     return {b.template halves<2>(), f32{}};
   } else if constexpr (F::has_offset) {
-    return {b.template halves<n - 2>(), b.template halves<n - 1>()};
+    // the minima of blocks of 256 are subtracted
+    const f32 m = b.template halves<n - 1>();
+    return {b.template halves<n - 2>(), F::block_size == 256 ? -m : m};
   } else {
     return {b.template halves<n - 1>(), f32{}};
   }
@@ -222,7 +235,7 @@ inline void unit_scales(const strip_block<Arch, F>& b, const block_scales<Arch>&
     } else if constexpr (std::is_same_v<F, q2_k>) {
       const u32 both = b.template words<1>(g / 4) >> (8 * (g % 4));
       scale[i] = of.d * floats(both & 15);
-      offset[i] = -(of.m * floats(both >> 4 & 15));
+      offset[i] = of.m * floats(both >> 4 & 15);
     } else if constexpr (std::is_same_v<F, q3_k>) {
       const u32 low = b.template words<2>(g % 8 / 4) >> (8 * (g % 4) + 4 * (g / 8)) & 15;
       const u32 high = b.template words<2>(2) >> (8 * (g % 4) + 2 * (g / 4)) & 3;
@@ -230,17 +243,18 @@ inline void unit_scales(const strip_block<Arch, F>& b, const block_scales<Arch>&
     } else if constexpr (std::is_same_v<F, q4_k> || std::is_same_v<F, q5_k>) {
       constexpr std::size_t field = std::is_same_v<F, q4_k> ? 1 : 2;
       const int at = 8 * (g % 4);
-      u32 s = b.template words<field>(0) >> at, m = b.template words<field>(1) >> at;
+      const u32 scales = b.template words<field>(0), minima = b.template words<field>(1);
+      u32 s, m;
       if (g < 4) {
-        s &= 63;
-        m &= 63;
+        s = scales >> at & 63;
+        m = minima >> at & 63;
       } else {
         const u32 low = b.template words<field>(2) >> at;
-        s = (low & 15) | (s >> 6 & 3) << 4;
-        m = (low >> 4 & 15) | (m >> 6 & 3) << 4;
+        s = (low & 15) | (scales >> (at + 2) & 0x30);
+        m = (low >> 4 & 15) | (minima >> (at + 2) & 0x30);
       }
       scale[i] = of.d * floats(s);
-      offset[i] = -(of.m * floats(m));
+      offset[i] = of.m * floats(m);
     } else if constexpr (std::is_same_v<F, q6_k>) {
       const auto packed = reinterpret_cast<i32>(b.template words<2>(g / 4));
       scale[i] = of.d * floats(packed << (24 - 8 * (g % 4)) >> 24);
