@@ -196,9 +196,7 @@ int run(int argc, char** argv) {
     if (!nibble::find_format(name)) throw std::runtime_error("there is no format " + name);
   }
   if (formats.empty()) {
-    for (const auto& info : nibble::format_infos) {
-      if (info.block_size > 1) formats.emplace_back(info.name);
-    }
+    for (const auto& info : nibble::format_infos) formats.emplace_back(info.name);
   }
   const peer_function peer = open_peer(peer_path);
   std::vector<row_kind> kinds;
