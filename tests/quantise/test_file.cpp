@@ -322,6 +322,8 @@ TEST_CASE("quantise_file: a tensor far larger than memory should be takes little
   const auto more = (peak() - before) / 1024;
   INFO(more << " MiB more at the peak");
   CHECK(before > 0);
+#ifndef __SANITIZE_THREAD__  // whose shadow of all that is read is the process's memory, too
   CHECK(more < 32);
+#endif
   CHECK(std::filesystem::file_size(folder / "out.gguf") > columns * rows * 2);
 }
