@@ -1,5 +1,6 @@
-// Attention of one query head over the keys and values of a context, at several depths and head
-// sizes. Heads are visited in turn, 64 MiB of them, so that keys and values come from memory.
+// Attention of queries over the keys and values of a context, at several depths and head sizes: one
+// query, four that share them, and the 64 of a prompt's tokens. Heads are visited in turn, 64 MiB
+// of them, so that keys and values come from memory.
 #include <nibble/base/half.hpp>
 #include <vector>
 
@@ -30,7 +31,7 @@ std::shared_ptr<bench::buffer> make_values() {
 
 template <typename Storage>
 void attend(benchmark::State& state, const kernel_table& table, std::int32_t head,
-            std::int64_t depth) {
+            std::int64_t depth, int queries) {
   const auto all =
       bench::shared_buffer(sizeof(Storage) == 2 ? "f16 keys" : "f32 keys", make_values<Storage>);
   const auto* const data = reinterpret_cast<const Storage*>(all->data());
@@ -43,41 +44,53 @@ void attend(benchmark::State& state, const kernel_table& table, std::int32_t hea
     const Storage* const key = data + i * page_values;
     list.push_back({key, key + page_values / 2, page_tokens});
   }
-  const std::vector<float> q(static_cast<std::size_t>(head), 0.05f);
-  std::vector<float> out(static_cast<std::size_t>(head));
+  const std::vector<float> q(static_cast<std::size_t>(head * queries), 0.05f);
+  std::vector<float> out(q.size());
+  std::vector<nibble::cpu::attend_query> list_of_queries;
+  for (int i = 0; i < queries; ++i) {
+    list_of_queries.push_back({q.data() + i * head, out.data() + i * head, 0, depth, nullptr});
+  }
+  using nibble::cpu::attend_block;
+  const bench::buffer scratch(sizeof(float) * attend_block *
+                              static_cast<std::size_t>(nibble::cpu::attend_queries + head));
   const auto run = sizeof(Storage) == 2 ? table.attend_f16 : table.attend_f32;
   std::int64_t at = 0;
   const double values = 2.0 * static_cast<double>(depth) * head;
   const bench::peak_loops& loops = bench::loops_of(table.isa);
   bench::measure(state, {.loops = loops, .compute = loops.fp32},
-                 {.macs = values, .bytes = values * sizeof(Storage)}, [&] {
-                   run({.q = q.data(),
+                 {.macs = values * queries, .bytes = values * sizeof(Storage)}, [&] {
+                   run({.queries = list_of_queries.data(),
+                        .n_queries = queries,
                         .pages = list.data() + at * pages,
                         .n_pages = pages,
                         .key_length = head,
                         .value_length = head,
                         .softcap = 0,
-                        .sink = nullptr,
-                        .out = out.data()});
+                        .scratch = reinterpret_cast<float*>(scratch.data())});
                    at = (at + 1) % heads;
                  });
 }
 
-const bool added = [] {
-  for (const kernel_table* table : nibble::cpu::available_kernels()) {
-    for (const std::int32_t head : {64, 128, 256}) {
+template <typename Storage>
+void add(const kernel_table* table, const std::string& type) {
+  for (const std::int32_t head : {64, 128, 256}) {
+    for (const int queries : {1, 4, 64}) {
       for (const std::int64_t depth : {256, 4096, 32768}) {
-        const std::string size = " x " + std::to_string(head);
+        const std::string what =
+            type + " x " + std::to_string(head) + ", " + std::to_string(queries);
         benchmark::RegisterBenchmark(
-            bench::join("attend", "f16" + size, table->isa, depth).c_str(),
-            [=](benchmark::State& state) { attend<nibble::half>(state, *table, head, depth); })
-            ->Unit(benchmark::kMicrosecond);
-        benchmark::RegisterBenchmark(
-            bench::join("attend", "f32" + size, table->isa, depth).c_str(),
-            [=](benchmark::State& state) { attend<float>(state, *table, head, depth); })
+            bench::join("attend", what, table->isa, depth).c_str(),
+            [=](benchmark::State& state) { attend<Storage>(state, *table, head, depth, queries); })
             ->Unit(benchmark::kMicrosecond);
       }
     }
+  }
+}
+
+const bool added = [] {
+  for (const kernel_table* table : nibble::cpu::available_kernels()) {
+    add<nibble::half>(table, "f16");
+    add<float>(table, "f32");
   }
   return true;
 }();

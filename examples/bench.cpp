@@ -170,8 +170,8 @@ struct report {
   std::int32_t threads = 0;
   double load_seconds = 0;
   std::uint64_t resident = 0;
-  double bandwidth = 0, integer_rate = 0;  // GB/s, GMAC/s
-  std::string integer_instructions = {};
+  double bandwidth = 0, integer_rate = 0, narrow_rate = 0;  // GB/s, GMAC/s
+  std::string integer_instructions = {}, narrow_instructions = {};
   std::vector<result> results = {};
 };
 
@@ -198,10 +198,11 @@ std::vector<column> make_columns(const report& r, bool roofline) {
       {"spread", 10, [](const result& x) { return percent(x.spread); }},
       {"bandwidth", 11, [&](const result& x) { return percent(x.gb_s() / r.bandwidth); }},
       {"integer", 10, [&](const result& x) { return percent(x.gmac_s() / r.integer_rate); }},
+      {"4-bit", 9, [&](const result& x) { return percent(x.gmac_s() / r.narrow_rate); }},
   };
   if (!roofline) return columns;
   const auto most = [&](const result& x) {
-    return std::min(r.bandwidth * 1e9 / x.bytes_per_token, r.integer_rate * 1e9 / x.macs_per_token);
+    return std::min(r.bandwidth * 1e9 / x.bytes_per_token, r.narrow_rate * 1e9 / x.macs_per_token);
   };
   columns.insert(
       columns.end(),
@@ -222,7 +223,8 @@ void print(const report& r, bool roofline) {
             << " resident\n"
             << "limits measured before and after: memory read " << fixed(r.bandwidth, 1)
             << " GB/s, 8-bit integers " << fixed(r.integer_rate, 1) << " GMAC/s ("
-            << r.integer_instructions << ")\n\n";
+            << r.integer_instructions << "), 8 by 4 bits " << fixed(r.narrow_rate, 1) << " GMAC/s ("
+            << r.narrow_instructions << ")\n\n";
   const auto columns = make_columns(r, roofline);
   for (const column& c : columns) std::cout << std::setw(c.width) << c.heading;
   std::cout << '\n';
@@ -230,10 +232,11 @@ void print(const report& r, bool roofline) {
     for (const column& c : columns) std::cout << std::setw(c.width) << c.text(x);
     std::cout << '\n';
   }
-  std::cout
-      << "\ntokens/s: median; spread: (fastest - slowest) / median; bandwidth, integer: share "
-         "of the limits\n";
-  if (roofline) std::cout << "roof: tokens/s that the nearer of the two limits allows\n";
+  std::cout << "\ntokens/s: median; spread: (fastest - slowest) / median; bandwidth, integer, "
+               "4-bit: share of the limits\n";
+  if (roofline)
+    std::cout << "roof: tokens/s that the nearer of the limits allows (memory; products of 8 by 4 "
+                 "bits)\n";
 }
 
 nlohmann::ordered_json to_json(const report& r) {
@@ -249,6 +252,9 @@ nlohmann::ordered_json to_json(const report& r) {
                    {"integer_gmac_s", r.integer_rate},
                    {"integer_instructions", r.integer_instructions},
                    {"integer_share", x.gmac_s() / r.integer_rate},
+                   {"narrow_gmac_s", r.narrow_rate},
+                   {"narrow_instructions", r.narrow_instructions},
+                   {"narrow_share", x.gmac_s() / r.narrow_rate},
                    {"load_seconds", r.load_seconds},
                    {"resident_bytes", r.resident}});
   }
@@ -280,6 +286,7 @@ report measure(bench_options& options) {
            .load_seconds = model.loading().seconds};
   bench::peaks peaks(device.threads, isa_of(device));
   r.integer_instructions = peaks.integer_instructions();
+  r.narrow_instructions = peaks.narrow_instructions();
   std::cerr << "measuring the machine\n";
   peaks.measure();
   runner run(model);
@@ -292,6 +299,7 @@ report measure(bench_options& options) {
   peaks.measure();
   r.bandwidth = peaks.bandwidth();
   r.integer_rate = peaks.integer_rate();
+  r.narrow_rate = peaks.narrow_rate();
   return r;
 }
 

@@ -24,7 +24,7 @@ struct peak_loop {
 struct peak_loops {
   std::string_view isa;
   peak_loop int8;     // products of 8-bit integers, added up in 32 bits
-  peak_loop int8_16;  // the same, added up in 16 bits: what weights of 4 bits allow
+  peak_loop int8_16;  // the fastest products of codes of 4 bits: added up in 16 bits, or as above
   peak_loop fp32;     // products of floats, added up in floats
   peak_loop cache;    // bytes loaded from the nearest cache
   // Loads all of it and does nothing else; bytes is a multiple of read_step.

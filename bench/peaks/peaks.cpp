@@ -119,13 +119,21 @@ void peaks::measure() {
       bandwidth_.push_back(static_cast<double>(memory.size()) / seconds / 1e9);
     }
   }
-  const std::int64_t rounds = rounds_of(loops_.int8);
-  const double products =
-      static_cast<double>(threads_) * static_cast<double>(rounds) * loops_.int8.amount;
-  for (const double seconds :
-       time_passes(threads_, passes, [&](int) { loops_.int8.run(rounds); })) {
-    integer_.push_back(products / seconds / 1e9);
+  const auto add = [](std::vector<double>& to, const std::vector<double>& more) {
+    to.insert(to.end(), more.begin(), more.end());
+  };
+  add(integer_, rates_of(loops_.int8));
+  add(narrow_, rates_of(loops_.int8_16));
+}
+
+std::vector<double> peaks::rates_of(const peak_loop& loop) const {
+  const std::int64_t rounds = rounds_of(loop);
+  const double products = static_cast<double>(threads_) * static_cast<double>(rounds) * loop.amount;
+  std::vector<double> rates;
+  for (const double seconds : time_passes(threads_, passes, [&](int) { loop.run(rounds); })) {
+    rates.push_back(products / seconds / 1e9);
   }
+  return rates;
 }
 
 }  // namespace bench

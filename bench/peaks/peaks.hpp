@@ -56,13 +56,18 @@ class peaks {
   double bandwidth() const { return median(bandwidth_); }
   // Multiply-accumulates of 8-bit integers by all threads in registers, 1e9 a second.
   double integer_rate() const { return median(integer_); }
-  // The instructions that integer_rate() is measured with.
+  // The same where one factor has 4 bits, so that sums of 16 bits may do.
+  double narrow_rate() const { return median(narrow_); }
+  // The instructions that these are measured with.
   std::string integer_instructions() const { return loops_.int8.instructions; }
+  std::string narrow_instructions() const { return loops_.int8_16.instructions; }
 
  private:
   int threads_;
   const peak_loops& loops_;
-  std::vector<double> bandwidth_, integer_;  // one of each pass
+  std::vector<double> rates_of(const peak_loop& loop) const;
+
+  std::vector<double> bandwidth_, integer_, narrow_;  // one of each pass
 };
 
 }  // namespace bench

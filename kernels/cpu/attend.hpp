@@ -1,9 +1,14 @@
-// Attention of one query head over pages of keys and values.
+// Attention of several queries over pages of keys and values of one head.
 //
 // Softmax is computed online (Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022,
 // arXiv:2205.14135): blocks of tokens are visited once, and what was summed so far is scaled down
 // whenever a greater logit turns up. A sink is a logit that takes part in the softmax but has no
 // value.
+//
+// A block's keys, then its values, become floats once for all queries: heads that share them, and
+// tokens of a prompt. Queries that see the same tokens of a block are worked on by fours. Neither
+// changes the order in which a query's result is added up, so it does not depend on what is asked
+// beside it.
 //
 // Blocks end where pages end. Cutting the same tokens into other pages changes the result by
 // rounding only (about 1e-7 of the greatest value), and not at all if pages are multiples of
@@ -14,90 +19,228 @@
 
 #include "cpu/kernel_table.hpp"
 #include "cpu/simd.hpp"
+#include "cpu/strip.hpp"
 
 namespace nibble::inline NIBBLE_ABI::kernels {
 
-inline constexpr int attend_block = 64;  // tokens whose logits are held at once
-
-// logits[i] = q . keys[i], i < Tokens; keys: [Tokens, length].
-template <typename Floats, int Tokens, typename Storage>
-inline void query_keys(const float* q, const Storage* keys, std::int64_t length, float* logits) {
-  constexpr auto width = static_cast<std::int64_t>(Floats::size);
-  Floats acc[Tokens];
-  for (Floats& a : acc) a = Floats(0.0f);
-  std::int64_t j = 0;
-  for (; j + width <= length; j += width) {
-    const Floats x = Floats::load_unaligned(q + j);
-    for (int i = 0; i < Tokens; ++i) {
-      acc[i] = mul_add(x, load<Floats>(keys + i * length + j), acc[i]);
-    }
-  }
-  if (j < length) {
-    const Floats x = load_part<Floats>(q + j, length - j);
-    for (int i = 0; i < Tokens; ++i) {
-      acc[i] = mul_add(x, load_part<Floats>(keys + i * length + j, length - j), acc[i]);
-    }
-  }
-  for (int i = 0; i < Tokens; ++i) logits[i] = lane_sum(acc[i]);
-}
-
-// out[j] = out[j] * keep + sum of p[i] * values[i][j] for `Vectors` vectors of columns.
-template <typename Floats, int Vectors, typename Storage>
-inline void add_values(const float* p, const Storage* values, std::int64_t length, int tokens,
-                       float keep, float* out) {
-  constexpr auto width = static_cast<std::int64_t>(Floats::size);
-  Floats acc[Vectors];
-  for (int v = 0; v < Vectors; ++v) {
-    acc[v] = Floats::load_unaligned(out + v * width) * Floats(keep);
-  }
-  for (int i = 0; i < tokens; ++i) {
-    const Floats weight(p[i]);
-    for (int v = 0; v < Vectors; ++v) {
-      acc[v] = mul_add(weight, load<Floats>(values + i * length + v * width), acc[v]);
-    }
-  }
-  for (int v = 0; v < Vectors; ++v) acc[v].store_unaligned(out + v * width);
-}
-
-template <typename Floats, typename Storage>
-inline void add_all_values(const float* p, const Storage* values, std::int64_t length, int tokens,
-                           float keep, float* out) {
-  constexpr auto width = static_cast<std::int64_t>(Floats::size);
-  std::int64_t j = 0;
-  for (; j + 4 * width <= length; j += 4 * width) {
-    add_values<Floats, 4>(p, values + j, length, tokens, keep, out + j);
-  }
-  for (; j + width <= length; j += width) {
-    add_values<Floats, 1>(p, values + j, length, tokens, keep, out + j);
-  }
-  for (; j < length; ++j) {
-    add_values<plain_floats<1>, 1>(p, values + j, length, tokens, keep, out + j);
-  }
-}
+using cpu::attend_block;
 
 struct softmax_state {
   float greatest;  // logit so far
   float sum;       // of exp(logit - greatest)
 };
 
-// Turns n logits into weights relative to the greatest logit so far and counts them in; returns
-// what earlier weights are to be multiplied by.
+// What a query sees of a block: tokens [begin, end).
+struct seen_tokens {
+  int begin, end;
+  bool operator==(const seen_tokens&) const = default;
+};
+
+// p[q][t] = queries[q] . keys[t] for Tokens tokens from t on.
+template <typename Floats, int Queries, int Tokens>
+inline void query_keys(const cpu::attend_query* queries, const float* keys, std::int64_t length,
+                       float* p) {
+  constexpr auto width = static_cast<std::int64_t>(Floats::size);
+  Floats acc[Tokens][Queries];
+  NIBBLE_UNROLL for (auto& token : acc) {
+    NIBBLE_UNROLL for (Floats& a : token) a = Floats(0.0f);
+  }
+  std::int64_t j = 0;
+  for (; j + width <= length; j += width) {
+    Floats k[Tokens];
+    NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
+      k[t] = Floats::load_unaligned(keys + t * length + j);
+    }
+    NIBBLE_UNROLL for (int q = 0; q < Queries; ++q) {
+      const Floats x = Floats::load_unaligned(queries[q].q + j);
+      NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) acc[t][q] = mul_add(x, k[t], acc[t][q]);
+    }
+  }
+  if (j < length) {
+    NIBBLE_UNROLL for (int q = 0; q < Queries; ++q) {
+      const Floats x = load_part<Floats>(queries[q].q + j, length - j);
+      NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
+        acc[t][q] = mul_add(x, load_part<Floats>(keys + t * length + j, length - j), acc[t][q]);
+      }
+    }
+  }
+  NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
+    float sums[Queries];
+    lane_sums(acc[t], sums);
+    NIBBLE_UNROLL for (int q = 0; q < Queries; ++q) p[q * attend_block + t] = sums[q];
+  }
+}
+
+template <typename Floats, int Queries>
+inline void query_block(const cpu::attend_query* queries, const float* keys, std::int64_t length,
+                        seen_tokens seen, float* p) {
+  constexpr int tokens = Queries == 1 ? 4 : 2;
+  int t = seen.begin;
+  for (; t + tokens <= seen.end; t += tokens) {
+    query_keys<Floats, Queries, tokens>(queries, keys + t * length, length, p + t);
+  }
+  for (; t < seen.end; ++t) {
+    query_keys<Floats, Queries, 1>(queries, keys + t * length, length, p + t);
+  }
+}
+
+// out[j] = out[j] * keep + sum of p[t] * values[t][j] for `Vectors` vectors of columns from j on.
+template <typename Floats, int Queries, int Vectors>
+inline void add_values(const cpu::attend_query* queries, const float* keep, const float* p,
+                       const float* values, std::int64_t length, seen_tokens seen, std::int64_t j) {
+  constexpr auto width = static_cast<std::int64_t>(Floats::size);
+  Floats acc[Queries][Vectors];
+  NIBBLE_UNROLL for (int q = 0; q < Queries; ++q) {
+    NIBBLE_UNROLL for (int v = 0; v < Vectors; ++v) {
+      acc[q][v] = Floats::load_unaligned(queries[q].out + j + v * width) * Floats(keep[q]);
+    }
+  }
+  for (int t = seen.begin; t < seen.end; ++t) {
+    Floats x[Vectors];
+    NIBBLE_UNROLL for (int v = 0; v < Vectors; ++v) {
+      x[v] = Floats::load_unaligned(values + t * length + j + v * width);
+    }
+    NIBBLE_UNROLL for (int q = 0; q < Queries; ++q) {
+      const Floats weight(p[q * attend_block + t]);
+      NIBBLE_UNROLL for (int v = 0; v < Vectors; ++v) acc[q][v] = mul_add(weight, x[v], acc[q][v]);
+    }
+  }
+  NIBBLE_UNROLL for (int q = 0; q < Queries; ++q) {
+    NIBBLE_UNROLL for (int v = 0; v < Vectors; ++v) {
+      acc[q][v].store_unaligned(queries[q].out + j + v * width);
+    }
+  }
+}
+
+template <typename Floats, int Queries>
+inline void value_block(const cpu::attend_query* queries, const float* keep, const float* p,
+                        const float* values, std::int64_t length, seen_tokens seen) {
+  constexpr auto width = static_cast<std::int64_t>(Floats::size);
+  constexpr int vectors = Queries == 1 ? 4 : 2;
+  std::int64_t j = 0;
+  for (; j + vectors * width <= length; j += vectors * width) {
+    add_values<Floats, Queries, vectors>(queries, keep, p, values, length, seen, j);
+  }
+  for (; j + width <= length; j += width) {
+    add_values<Floats, Queries, 1>(queries, keep, p, values, length, seen, j);
+  }
+  for (; j < length; ++j) {
+    add_values<plain_floats<1>, Queries, 1>(queries, keep, p, values, length, seen, j);
+  }
+}
+
+// Turns the logits that are seen into weights relative to the greatest logit so far and counts them
+// in; returns what earlier weights are to be multiplied by.
 template <typename Floats>
-inline float online_softmax(softmax_state& state, float* p, int n) {
+inline float online_softmax(softmax_state& state, float* p, seen_tokens seen) {
   float greatest = state.greatest;
-  for (int i = 0; i < n; ++i) greatest = p[i] > greatest ? p[i] : greatest;
+  for (int i = seen.begin; i < seen.end; ++i) greatest = p[i] > greatest ? p[i] : greatest;
   const Floats shift(greatest);
   map<Floats>(
-      n, p, [&](const Floats& x) { return exp(x - shift); }, static_cast<const float*>(p));
+      seen.end - seen.begin, p + seen.begin, [&](const Floats& x) { return exp(x - shift); },
+      static_cast<const float*>(p + seen.begin));
+  // lanes by the place in the block, so that the order does not depend on where it begins
   float lane[8] = {};
-  int i = 0;
-  for (; i + 8 <= n; i += 8) {
+  const int first = seen.begin / 8 * 8;
+  for (int i = first; i < seen.begin; ++i) p[i] = 0;
+  int i = first;
+  for (; i + 8 <= seen.end; i += 8) {
     for (int j = 0; j < 8; ++j) lane[j] += p[i + j];
   }
-  for (int j = 0; i < n; ++i, ++j) lane[j] += p[i];
+  for (int j = 0; i < seen.end; ++i, ++j) lane[j] += p[i];
   const float keep = ::expf(state.greatest - greatest);
   state = {greatest, state.sum * keep + halving_sum(lane)};
   return keep;
+}
+
+// All queries over one block, whose first token is `first` of the pages' tokens.
+template <typename Floats>
+class block_attention {
+ public:
+  block_attention(const cpu::attend_args& args, softmax_state* states)
+      : args_(args), states_(states) {}
+
+  // What the queries see of a block of n tokens; false if that is nothing.
+  bool begin(std::int64_t first, int n) {
+    all_ = {n, 0};
+    for (int q = 0; q < args_.n_queries; ++q) {
+      const cpu::attend_query& query = args_.queries[q];
+      const std::int64_t begin = query.begin - first, end = query.end - first;
+      seen_tokens& seen = seen_[q];
+      seen = {begin > 0 ? static_cast<int>(least<std::int64_t>(begin, n)) : 0,
+              end > 0 ? static_cast<int>(least<std::int64_t>(end, n)) : 0};
+      if (seen.begin >= seen.end) continue;
+      all_ = {least(all_.begin, seen.begin), seen.end > all_.end ? seen.end : all_.end};
+    }
+    return all_.begin < all_.end;
+  }
+  // What is seen by any of them.
+  seen_tokens all() const { return all_; }
+
+  void weigh(const float* keys, float* p) {
+    by_fours([&]<int Queries>(std::integral_constant<int, Queries>, int q) {
+      query_block<Floats, Queries>(args_.queries + q, keys, args_.key_length, seen_[q],
+                                   p + q * attend_block);
+    });
+    for (int q = 0; q < args_.n_queries; ++q, p += attend_block) {
+      const seen_tokens seen = seen_[q];
+      if (seen.begin >= seen.end) continue;
+      if (args_.softcap != 0) {
+        const Floats cap(args_.softcap);
+        map<Floats>(
+            seen.end - seen.begin, p + seen.begin,
+            [&](const Floats& x) { return cap * tanh(x / cap); },
+            static_cast<const float*>(p + seen.begin));
+      }
+      keep_[q] = online_softmax<Floats>(states_[q], p, seen);
+    }
+  }
+
+  void add(const float* values, const float* p) {
+    by_fours([&]<int Queries>(std::integral_constant<int, Queries>, int q) {
+      value_block<Floats, Queries>(args_.queries + q, keep_ + q, p + q * attend_block, values,
+                                   args_.value_length, seen_[q]);
+    });
+  }
+
+ private:
+  // f(constant 4 or 1, first query): all queries that see something.
+  template <typename Function>
+  void by_fours(Function f) {
+    for (int q = 0; q < args_.n_queries;) {
+      const seen_tokens seen = seen_[q];
+      const bool four = q + 4 <= args_.n_queries && seen_[q + 1] == seen && seen_[q + 2] == seen &&
+                        seen_[q + 3] == seen;
+      if (seen.begin < seen.end) {
+        if (four) {
+          f(std::integral_constant<int, 4>{}, q);
+        } else {
+          f(std::integral_constant<int, 1>{}, q);
+        }
+      }
+      q += four ? 4 : 1;
+    }
+  }
+
+  const cpu::attend_args& args_;
+  softmax_state* states_;
+  seen_tokens seen_[cpu::attend_queries];
+  float keep_[cpu::attend_queries];
+  seen_tokens all_{};
+};
+
+// Rows [seen] of `length` values as floats, in place or in `to`: the address of row 0.
+template <typename Floats>
+inline const float* rows_as_floats(const float* rows, std::int64_t, seen_tokens, float*) {
+  return rows;
+}
+template <typename Floats>
+inline const float* rows_as_floats(const half* rows, std::int64_t length, seen_tokens seen,
+                                   float* to) {
+  const std::int64_t first = seen.begin * length;
+  map<Floats>((seen.end - seen.begin) * length, to + first, [](const Floats& x) { return x; },
+              rows + first);
+  return to;
 }
 
 // See cpu::attend_args; keys and values are arrays of Storage.
@@ -105,39 +248,38 @@ template <typename Arch, typename Storage>
 void attend(const cpu::attend_args& args) {
   using floats = typename Arch::floats;
   const std::int64_t key_length = args.key_length, value_length = args.value_length;
-  // without a sink the first logit is the first greatest: exp(-infinity) = 0 keeps nothing
-  softmax_state state = {args.sink ? *args.sink : -__builtin_inff(), args.sink ? 1.0f : 0.0f};
-  for (std::int64_t j = 0; j < value_length; ++j) args.out[j] = 0;
+  softmax_state states[cpu::attend_queries];
+  for (int q = 0; q < args.n_queries; ++q) {
+    const cpu::attend_query& query = args.queries[q];
+    // without a sink the first logit is the first greatest: exp(-infinity) = 0 keeps nothing
+    states[q] = {query.sink ? *query.sink : -__builtin_inff(), query.sink ? 1.0f : 0.0f};
+    for (std::int64_t j = 0; j < value_length; ++j) query.out[j] = 0;
+  }
 
+  block_attention<floats> block(args, states);
+  float* const p = args.scratch;
+  float* const rows = args.scratch + cpu::attend_queries * attend_block;
+  std::int64_t first = 0;
   for (std::int64_t page = 0; page < args.n_pages; ++page) {
     const cpu::kv_page& tokens = args.pages[page];
     const auto* keys = static_cast<const Storage*>(tokens.key);
     const auto* values = static_cast<const Storage*>(tokens.value);
-    for (std::int64_t first = 0; first < tokens.count; first += attend_block) {
-      const int n = static_cast<int>(least<std::int64_t>(attend_block, tokens.count - first));
-      float p[attend_block];
-      const Storage* const block_keys = keys + first * key_length;
-      int i = 0;
-      for (; i + 4 <= n; i += 4) {
-        query_keys<floats, 4>(args.q, block_keys + i * key_length, key_length, p + i);
-      }
-      for (; i < n; ++i) {
-        query_keys<floats, 1>(args.q, block_keys + i * key_length, key_length, p + i);
-      }
-      if (args.softcap != 0) {
-        const floats cap(args.softcap);
-        map<floats>(
-            n, p, [&](const floats& x) { return cap * tanh(x / cap); },
-            static_cast<const float*>(p));
-      }
-      const float keep = online_softmax<floats>(state, p, n);
-      add_all_values<floats>(p, values + first * value_length, value_length, n, keep, args.out);
+    for (std::int64_t at = 0; at < tokens.count; at += attend_block) {
+      const int n = static_cast<int>(least<std::int64_t>(attend_block, tokens.count - at));
+      if (!block.begin(first + at, n)) continue;
+      block.weigh(rows_as_floats<floats>(keys + at * key_length, key_length, block.all(), rows), p);
+      block.add(rows_as_floats<floats>(values + at * value_length, value_length, block.all(), rows),
+                p);
     }
+    first += tokens.count;
   }
-  const floats sum(state.sum);
-  map<floats>(
-      value_length, args.out, [&](const floats& x) { return x / sum; },
-      static_cast<const float*>(args.out));
+  for (int q = 0; q < args.n_queries; ++q) {
+    float* const out = args.queries[q].out;
+    const floats sum(states[q].sum);
+    map<floats>(
+        value_length, out, [&](const floats& x) { return x / sum; },
+        static_cast<const float*>(out));
+  }
 }
 
 }  // namespace nibble::inline NIBBLE_ABI::kernels

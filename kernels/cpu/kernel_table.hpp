@@ -61,15 +61,26 @@ struct kv_page {
   std::int32_t count;
 };
 
-// One query head over pages of one key/value head, online softmax.
+// Tokens of a page whose logits are held at once, and queries that are worked on at once.
+inline constexpr int attend_block = 64, attend_queries = 64;
+
+// A query head of a token.
+struct attend_query {
+  const float* q;           // [key_length], already scaled
+  float* out;               // [value_length]
+  std::int64_t begin, end;  // of the pages' tokens, those that it sees: at least one
+  const float* sink;        // a logit without a value; null: none
+};
+
+// Queries over pages of the key/value head that they share.
 struct attend_args {
-  const float* q;  // [key_length], already scaled
+  const attend_query* queries;
+  std::int32_t n_queries;  // at most attend_queries
   const kv_page* pages;
   std::int64_t n_pages;
   std::int32_t key_length, value_length;
-  float softcap;      // 0: none
-  const float* sink;  // null: none
-  float* out;         // [value_length]
+  float softcap;   // 0: none
+  float* scratch;  // [attend_queries * attend_block + attend_block * the greater length]
 };
 
 struct kernel_table {

@@ -48,7 +48,7 @@ class scratch_needs {
     }
   }
 
-  std::int64_t row = 0, q8_row = 0;                             // a thread's
+  std::int64_t row = 0, q8_row = 0, attend = 0;                 // a thread's
   std::int64_t q8 = 0, normed = 0, pairs = 0, pair_starts = 0;  // shared
   std::vector<const rope_spec*> ropes;                          // distinct
 
@@ -82,6 +82,8 @@ class scratch_needs {
   }
 
   void add(const attend_step& s) {
+    const std::int64_t longer = std::max(s.spec.key_length, s.spec.value_length);
+    grow(attend, cpu::attend_block * (cpu::attend_queries + longer));
     const rope_spec& rope = s.spec.rope;
     if (rope.style == rope_style::none) return;
     const bool known = std::any_of(ropes.begin(), ropes.end(),
@@ -132,6 +134,7 @@ cpu_program_memory lay_out_program(const recording& r, program_limits limits,
     t.row = space.take<float>(needs.row);
     t.q8 = space.take_q8(needs.q8_row);
     t.tile = space.take<float>(tile_floats);
+    t.attend = space.take<float>(needs.attend);
     if (needs.q8 > 0) t.product = space.take<std::byte>(cpu::product_scratch_bytes);
     m.threads.push_back(t);
   }

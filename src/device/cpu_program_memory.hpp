@@ -36,6 +36,7 @@ struct thread_scratch {
   q8_buffer q8;           // one such row
   float* tile = nullptr;  // [tile_floats]: a part of a product before it is added or scattered
   std::byte* product = nullptr;  // [cpu::product_scratch_bytes]
+  float* attend = nullptr;       // cpu::attend_args::scratch
 };
 
 // How many results are computed at a time: with int8 activations as many rows as stay in the outer

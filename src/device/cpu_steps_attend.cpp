@@ -39,7 +39,7 @@ class cpu_attend final : public cpu_step {
   cpu_attend(const attend_step& s, const cpu::kernel_table& kernels, cpu_buffer<float> q,
              cpu_buffer<float> k, cpu_buffer<float> v, cpu_buffer<float> out,
              std::optional<cpu_norm> q_norm, std::optional<cpu_norm> k_norm, rope_table rope,
-             int threads)
+             const cpu_program_memory& memory)
       : spec_(s.spec),
         layer_(s.layer),
         kernels_(kernels),
@@ -50,9 +50,10 @@ class cpu_attend final : public cpu_step {
         q_norm_(q_norm),
         k_norm_(k_norm),
         rope_(rope),
+        memory_(memory),
         heads_per_kv_(s.spec.n_head / s.spec.n_head_kv),
-        whole_heads_(s.spec.n_head_kv % threads == 0),
-        aligned_(whole_heads_ && splits_evenly(threads)) {}
+        whole_heads_(s.spec.n_head_kv % threads() == 0),
+        aligned_(whole_heads_ && splits_evenly(threads())) {}
 
   sharing enters(bool) const override { return aligned_ ? sharing::columns : sharing::other; }
   sharing leaves(bool) const override { return aligned_ ? sharing::columns : sharing::other; }
@@ -66,6 +67,8 @@ class cpu_attend final : public cpu_step {
   }
 
  private:
+  int threads() const { return static_cast<int>(memory_.threads.size()); }
+
   // Whether share() of the columns of q, k, v and out gives each thread exactly its heads.
   bool splits_evenly(int threads) const {
     const std::int64_t unit = share_unit * threads;
@@ -78,9 +81,7 @@ class cpu_attend final : public cpu_step {
     const index_range heads = share(spec_.n_head_kv, thread, state.threads(), 1);
     for (std::int64_t kv = heads.begin; kv < heads.end; ++kv) {
       for (std::int64_t t = 0; t < state.tokens; ++t) prepare(state, t, kv);
-      for (std::int64_t h = kv * heads_per_kv_; h < (kv + 1) * heads_per_kv_; ++h) {
-        for (std::int64_t t = 0; t < state.tokens; ++t) attend(state, thread, t, h);
-      }
+      for (std::int64_t t = 0; t < state.tokens;) t = attend(state, thread, kv, t);
     }
   }
 
@@ -90,9 +91,14 @@ class cpu_attend final : public cpu_step {
     const index_range some = share(n * kv_heads, thread, state.threads(), 1);
     for (std::int64_t i = some.begin; i < some.end; ++i) prepare(state, i / kv_heads, i % kv_heads);
     state.team->barrier();
-    // late tokens see more than early ones: heads outside, so that each thread has both
-    const index_range mine = share(n * spec_.n_head, thread, state.threads(), 1);
-    for (std::int64_t i = mine.begin; i < mine.end; ++i) attend(state, thread, i % n, i / n);
+    // late tokens see more than early ones: threads take turns
+    std::int64_t turn = 0;
+    for (std::int64_t kv = 0; kv < kv_heads; ++kv) {
+      for (std::int64_t t = 0; t < n; ++turn) {
+        const bool mine = turn % state.threads() == thread;
+        t = mine ? attend(state, thread, kv, t) : group_end(state, t);
+      }
+    }
   }
 
   // One key/value head of one token and the query heads that share it.
@@ -139,35 +145,75 @@ class cpu_attend final : public cpu_step {
     }
   }
 
-  // One query head of one token.
-  void attend(const cpu_run& state, int thread, std::int64_t t, std::int64_t head) const {
-    const token_place& at = state.places[t];
+  // Tokens [t, end) are attended together: they follow each other in one sequence, and their
+  // queries of a key/value head are no more than the kernels take.
+  std::int64_t group_end(const cpu_run& state, std::int64_t t) const {
+    const std::int64_t most = std::max<std::int64_t>(cpu::attend_queries / heads_per_kv_, 1);
+    std::int64_t end = t + 1;
+    while (end < state.tokens && end - t < most &&
+           state.places[end].cache == state.places[t].cache &&
+           state.places[end].position == state.places[end - 1].position + 1) {
+      ++end;
+    }
+    return end;
+  }
+
+  // The query heads of one key/value head for the tokens from t on that go together; returns the
+  // token after them.
+  std::int64_t attend(const cpu_run& state, int thread, std::int64_t kv, std::int64_t t) const {
+    const std::int64_t end = group_end(state, t);
+    const token_place& first = state.places[t];
+    const std::int64_t from = first_page(first.position);
     auto& pages = (*state.page_lists)[static_cast<std::size_t>(thread)];
+    cpu::attend_query queries[cpu::attend_queries];
     cpu::attend_args args{};
-    args.q = q_.row(t) + head * spec_.key_length;
+    args.queries = queries;
     args.pages = pages.data();
-    args.n_pages = list_pages(at, head / heads_per_kv_, pages.data());
+    args.n_pages = list_pages(first, kv, from, state.places[end - 1].position + 1, pages.data());
     args.key_length = spec_.key_length;
     args.value_length = spec_.value_length;
     args.softcap = spec_.softcap;
-    args.sink = spec_.sinks ? floats_of(*spec_.sinks) + head : nullptr;
-    args.out = out_.row(t) + head * spec_.value_length;
-    (at.cache->layout().key == kv_type::f16 ? kernels_.attend_f16 : kernels_.attend_f32)(args);
+    args.scratch = memory_.threads[static_cast<std::size_t>(thread)].attend;
+    const auto run =
+        first.cache->layout().key == kv_type::f16 ? kernels_.attend_f16 : kernels_.attend_f32;
+    for (std::int64_t i = t; i < end; ++i) {
+      for (std::int64_t h = kv * heads_per_kv_; h < (kv + 1) * heads_per_kv_; ++h) {
+        queries[args.n_queries++] = query(state, i, h, from * kv_page_tokens);
+        if (args.n_queries < cpu::attend_queries) continue;
+        run(args);
+        args.n_queries = 0;
+      }
+    }
+    if (args.n_queries > 0) run(args);
+    return end;
   }
 
-  // The tokens that one at this position sees: itself and those before it, inside the window.
-  std::int64_t list_pages(const token_place& at, std::int64_t kv, cpu::kv_page* pages) const {
-    const std::int64_t end = std::int64_t{at.position} + 1;
+  // The page of the first token that one at this position sees.
+  std::int64_t first_page(std::int64_t position) const {
+    return spec_.window > 0
+               ? std::max<std::int64_t>(position + 1 - spec_.window, 0) / kv_page_tokens
+               : 0;
+  }
+
+  // One query head of one token; `from`: position of the pages' first token. A token sees itself
+  // and those before it, inside the window.
+  cpu::attend_query query(const cpu_run& state, std::int64_t t, std::int64_t head,
+                          std::int64_t from) const {
+    const std::int64_t end = std::int64_t{state.places[t].position} + 1;
     const std::int64_t begin = spec_.window > 0 ? std::max<std::int64_t>(end - spec_.window, 0) : 0;
+    return {q_.row(t) + head * spec_.key_length, out_.row(t) + head * spec_.value_length,
+            begin - from, end - from, spec_.sinks ? floats_of(*spec_.sinks) + head : nullptr};
+  }
+
+  // Pages from `page` on up to position `end`.
+  std::int64_t list_pages(const token_place& at, std::int64_t kv, std::int64_t page,
+                          std::int64_t end, cpu::kv_page* pages) const {
     std::int64_t count = 0;
-    for (std::int64_t from = begin; from < end;) {
-      const std::int64_t page = from / kv_page_tokens;
-      const std::int64_t stop = std::min(end, (page + 1) * kv_page_tokens);
-      const auto row = static_cast<std::size_t>(from % kv_page_tokens);
-      pages[count++] = {at.cache->keys(page, layer_, kv) + row * at.cache->key_row(layer_),
-                        at.cache->values(page, layer_, kv) + row * at.cache->value_row(layer_),
-                        static_cast<std::int32_t>(stop - from)};
-      from = stop;
+    for (; page * kv_page_tokens < end; ++page) {
+      const std::int64_t tokens =
+          std::min<std::int64_t>(end - page * kv_page_tokens, kv_page_tokens);
+      pages[count++] = {at.cache->keys(page, layer_, kv), at.cache->values(page, layer_, kv),
+                        static_cast<std::int32_t>(tokens)};
     }
     return count;
   }
@@ -178,6 +224,7 @@ class cpu_attend final : public cpu_step {
   cpu_buffer<float> q_, k_, v_, out_;
   std::optional<cpu_norm> q_norm_, k_norm_;
   rope_table rope_;
+  const cpu_program_memory& memory_;
   std::int64_t heads_per_kv_;
   bool whole_heads_, aligned_;
 };
@@ -198,8 +245,7 @@ cpu_step_maker::made cpu_step_maker::make(const attend_step& s) {
     if (same_table(*table.spec, s.spec.rope)) rope = table;
   }
   return std::make_unique<cpu_attend>(s, kernels_, buffer(s.q), buffer(s.k), buffer(s.v),
-                                      buffer(s.out), q_norm, k_norm, rope,
-                                      static_cast<int>(memory_.threads.size()));
+                                      buffer(s.out), q_norm, k_norm, rope, memory_);
 }
 
 }  // namespace nibble::inline NIBBLE_ABI

@@ -6,6 +6,7 @@
 #include <limits>
 #include <nibble/base/half.hpp>
 #include <nibble/formats/concepts.hpp>
+#include <span>
 #include <type_traits>
 
 #include "kernel_test.hpp"
@@ -222,6 +223,21 @@ std::vector<Storage> stored(const std::vector<float>& x) {
 
 // A head's attention over pages of so many tokens, from a kernel that must not write beyond it.
 template <typename Storage>
+void attend_queries(const nibble::cpu::kernel_table& table,
+                    std::span<const nibble::cpu::attend_query> queries,
+                    std::span<const nibble::cpu::kv_page> pages, int key_length, int value_length,
+                    float softcap) {
+  using nibble::cpu::attend_block;
+  const int floats =
+      attend_block * (nibble::cpu::attend_queries + std::max(key_length, value_length));
+  std::vector<float> scratch(static_cast<std::size_t>(floats) + 1, -7.0f);
+  (std::is_same_v<Storage, float> ? table.attend_f32 : table.attend_f16)(
+      {queries.data(), static_cast<std::int32_t>(queries.size()), pages.data(),
+       static_cast<std::int64_t>(pages.size()), key_length, value_length, softcap, scratch.data()});
+  REQUIRE(scratch.back() == -7.0f);
+}
+
+template <typename Storage>
 std::vector<float> attend(const nibble::cpu::kernel_table& table, const head& h, int page_tokens,
                           float softcap, const float* sink) {
   const auto key = stored<Storage>(h.key), value = stored<Storage>(h.value);
@@ -231,11 +247,8 @@ std::vector<float> attend(const nibble::cpu::kernel_table& table, const head& h,
                      std::min(page_tokens, h.tokens - first)});
   }
   std::vector<float> out(static_cast<std::size_t>(h.value_length) + 1, -7.0f);
-  const nibble::cpu::attend_args args{
-      h.q.data(),   pages.data(),   static_cast<std::int64_t>(pages.size()),
-      h.key_length, h.value_length, softcap,
-      sink,         out.data()};
-  (std::is_same_v<Storage, float> ? table.attend_f32 : table.attend_f16)(args);
+  const nibble::cpu::attend_query query{h.q.data(), out.data(), 0, h.tokens, sink};
+  attend_queries<Storage>(table, {&query, 1}, pages, h.key_length, h.value_length, softcap);
   REQUIRE(out.back() == -7.0f);
   out.pop_back();
   return out;

@@ -1,3 +1,5 @@
+#include <span>
+
 #include "references.hpp"
 
 using nibble::cpu::kernel_table;
@@ -66,5 +68,66 @@ TEST_CASE("one token's attention is its value, and a NaN is not lost") {
     h = make_head(64, 64, 130, 0.1f, random);
     h.key[70 * 64 + 3] = std::nanf("");
     for (const float v : test::attend<float>(table, h, 64, 0, nullptr)) CHECK(std::isnan(v));
+  });
+}
+
+TEST_CASE("queries asked together get what each gets alone, bit by bit") {
+  test::for_each_isa([](const kernel_table& table) {
+    test::random_source random(12);
+    for (const int length : {5, 24, 64, 136}) {
+      constexpr int tokens = 200;
+      const head h = make_head(length, length, tokens, 0.4f, random);
+      const auto key = test::stored<nibble::half>(h.key),
+                 value = test::stored<nibble::half>(h.value);
+      std::vector<nibble::cpu::kv_page> pages;
+      for (int first = 0; first < tokens; first += 64) {
+        pages.push_back({key.data() + first * length, value.data() + first * length,
+                         std::min(64, tokens - first)});
+      }
+      // heads of one token in a row, tokens with windows, tokens that see nothing of some pages
+      const auto q = random.normals(static_cast<std::size_t>(64 * length), 0.4f);
+      std::vector<float> together(q.size() + 1, -7.0f), alone = together;
+      std::vector<nibble::cpu::attend_query> queries;
+      const float sink = 0.5f;
+      for (int i = 0; i < 64; ++i) {
+        const int end = i < 40 ? 130 + i / 4 : 1 + 3 * (i - 40);
+        const int begin = i % 8 < 4 ? 0 : std::max(end - 70, 0);
+        queries.push_back({q.data() + i * length, together.data() + i * length, begin, end,
+                           i % 5 == 0 ? &sink : nullptr});
+      }
+      const auto run = [&](std::span<const nibble::cpu::attend_query> some) {
+        test::attend_queries<nibble::half>(table, some, pages, length, length, 0);
+      };
+      run(queries);
+      for (std::size_t i = 0; i < queries.size(); ++i) {
+        queries[i].out = alone.data() + i * static_cast<std::size_t>(length);
+        run(std::span(queries).subspan(i, 1));
+      }
+      CHECK(together == alone);
+    }
+  });
+}
+
+TEST_CASE("what a query does not see cannot harm it") {
+  test::for_each_isa([](const kernel_table& table) {
+    test::random_source random(13);
+    const head whole = make_head(64, 64, 64, 0.3f, random);
+    head h = whole;
+    const auto rest = static_cast<std::ptrdiff_t>(40 * 64);
+    std::fill(h.key.begin() + rest, h.key.end(), std::nanf(""));
+    std::fill(h.value.begin() + rest, h.value.end(), std::nanf(""));
+    const auto run = [&](const head& from) {
+      std::vector<float> out(8 * 64);
+      std::vector<nibble::cpu::attend_query> queries;
+      for (int i = 0; i < 8; ++i) {
+        // the last four see all of it
+        queries.push_back({whole.q.data(), out.data() + i * 64, i, i < 4 ? 37 + i : 64, nullptr});
+      }
+      const nibble::cpu::kv_page page{from.key.data(), from.value.data(), 64};
+      test::attend_queries<float>(table, queries, {&page, 1}, 64, 64, 0);
+      out.resize(4 * 64);
+      return out;
+    };
+    CHECK(run(h) == run(whole));
   });
 }
