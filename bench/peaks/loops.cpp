@@ -72,7 +72,7 @@ const peak_loops& portable_loops() {
       {nullptr, nullptr, 0},
       {"plain loop", products_of_floats, count},
       {"plain loop", loads, count},
-      read_all,
+      {read_all, nullptr},
   };
   return loops;
 }

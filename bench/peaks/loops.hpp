@@ -27,8 +27,9 @@ struct peak_loops {
   peak_loop int8_16;  // the fastest products of codes of 4 bits: added up in 16 bits, or as above
   peak_loop fp32;     // products of floats, added up in floats
   peak_loop cache;    // bytes loaded from the nearest cache
-  // Loads all of it and does nothing else; bytes is a multiple of read_step.
-  void (*read)(const void* from, std::size_t bytes);
+  // Load all of it and do nothing else; bytes is a multiple of read_step. The second one asks for
+  // memory ahead of its loads; null if there is no such loop.
+  void (*read[2])(const void* from, std::size_t bytes);
 };
 
 // Loops in C++, for any machine: "scalar".

@@ -59,24 +59,35 @@ NIBBLE_VECTOR_LOOP(fma_512, NIBBLE_TWELVE(NIBBLE_FMA, "%%zmm"))
 NIBBLE_VECTOR_LOOP(load_256, NIBBLE_TWELVE(NIBBLE_LOAD, "%%ymm"))
 NIBBLE_VECTOR_LOOP(load_512, NIBBLE_TWELVE(NIBBLE_LOAD, "%%zmm"))
 
-// Eight loads a round, from memory.
-#define NIBBLE_READ(name, load, v, width, epilogue)                                        \
-  void name(const void* from, std::size_t bytes) {                                         \
-    std::size_t rounds = bytes / (8 * width);                                              \
-    asm volatile("1:\n\t" load " (%1), " v "0\n\t" load " " #width "(%1), " v "1\n\t" load \
-                 " 2*" #width "(%1), " v "2\n\t" load " 3*" #width "(%1), " v "3\n\t" load \
-                 " 4*" #width "(%1), " v "4\n\t" load " 5*" #width "(%1), " v "5\n\t" load \
-                 " 6*" #width "(%1), " v "6\n\t" load " 7*" #width "(%1), " v              \
-                 "7\n\t"                                                                   \
-                 "addq $8*" #width ", %1\n\tsubq $1, %0\n\tjnz 1b\n\t" epilogue            \
-                 : "+r"(rounds), "+r"(from)                                                \
-                 :                                                                         \
-                 : "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", \
-                   "xmm7");                                                                \
+// 256 bytes a round, from memory; `ahead` may ask for what lies further.
+#define NIBBLE_READ_FOUR(load, v, width, at)                                                   \
+  load " " at "+0*" #width "(%1), " v "0\n\t" load " " at "+1*" #width "(%1), " v "1\n\t" load \
+       " " at "+2*" #width "(%1), " v "2\n\t" load " " at "+3*" #width "(%1), " v "3\n\t"
+#define NIBBLE_READ(name, steps, ahead, epilogue)                                           \
+  void name(const void* from, std::size_t bytes) {                                          \
+    std::size_t rounds = bytes / 256;                                                       \
+    asm volatile("1:\n\t" ahead steps "addq $256, %1\n\tsubq $1, %0\n\tjnz 1b\n\t" epilogue \
+                 : "+r"(rounds), "+r"(from)                                                 \
+                 :                                                                          \
+                 : "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3");                         \
   }
-NIBBLE_READ(read_128, "movups", "%%xmm", 16, "")
-NIBBLE_READ(read_256, "vmovups", "%%ymm", 32, "vzeroupper\n\t")
-NIBBLE_READ(read_512, "vmovups", "%%zmm", 64, "vzeroupper\n\t")
+#define NIBBLE_AHEAD                                                             \
+  "prefetcht1 8192(%1)\n\tprefetcht1 8192+64(%1)\n\tprefetcht1 8192+128(%1)\n\t" \
+  "prefetcht1 8192+192(%1)\n\tprefetcht0 1024(%1)\n\tprefetcht0 1024+64(%1)\n\t" \
+  "prefetcht0 1024+128(%1)\n\tprefetcht0 1024+192(%1)\n\t"
+#define NIBBLE_STEPS_128                                                                       \
+  NIBBLE_READ_FOUR("movups", "%%xmm", 16, "0")                                                 \
+  NIBBLE_READ_FOUR("movups", "%%xmm", 16, "64") NIBBLE_READ_FOUR("movups", "%%xmm", 16, "128") \
+      NIBBLE_READ_FOUR("movups", "%%xmm", 16, "192")
+#define NIBBLE_STEPS_256 \
+  NIBBLE_READ_FOUR("vmovups", "%%ymm", 32, "0") NIBBLE_READ_FOUR("vmovups", "%%ymm", 32, "128")
+#define NIBBLE_STEPS_512 NIBBLE_READ_FOUR("vmovups", "%%zmm", 64, "0")
+NIBBLE_READ(read_128, NIBBLE_STEPS_128, "", "")
+NIBBLE_READ(read_128_ahead, NIBBLE_STEPS_128, NIBBLE_AHEAD, "")
+NIBBLE_READ(read_256, NIBBLE_STEPS_256, "", "vzeroupper\n\t")
+NIBBLE_READ(read_256_ahead, NIBBLE_STEPS_256, NIBBLE_AHEAD, "vzeroupper\n\t")
+NIBBLE_READ(read_512, NIBBLE_STEPS_512, "", "vzeroupper\n\t")
+NIBBLE_READ(read_512_ahead, NIBBLE_STEPS_512, NIBBLE_AHEAD, "vzeroupper\n\t")
 
 // 128 bits, in which the result takes the place of a factor.
 #define NIBBLE_SSE_INT8(v, sum, between)                                            \
@@ -111,31 +122,31 @@ constexpr peak_loops all[] = {
      {"pmaddubsw + paddw", int8_16_128, 12 * 16},
      {"mulps + addps", fp32_128, 12 * 4},
      {"movups", load_128, 12 * 16},
-     read_128},
+     {read_128, read_128_ahead}},
     {"avx2",
      {classic, int8_256, 12 * 32},
      {classic_16, int8_16_256, 12 * 32},
      {"vfmadd231ps", fma_256, 12 * 8},
      {"vmovups", load_256, 12 * 32},
-     read_256},
+     {read_256, read_256_ahead}},
     {"avxvnni",
      {"vpdpbusd, 256 bits", vnni_256, 12 * 32},
      {"vpdpbusd, 256 bits", vnni_256, 12 * 32},
      {"vfmadd231ps", fma_256, 12 * 8},
      {"vmovups", load_256, 12 * 32},
-     read_256},
+     {read_256, read_256_ahead}},
     {"avx512",
      {"vpmaddubsw + vpmaddwd + vpaddd, 512 bits", int8_512, 12 * 64},
      {"vpmaddubsw + vpaddw, 512 bits", int8_16_512, 12 * 64},
      {"vfmadd231ps, 512 bits", fma_512, 12 * 16},
      {"vmovups, 512 bits", load_512, 12 * 64},
-     read_512},
+     {read_512, read_512_ahead}},
     {"avx512vnni",
      {"vpdpbusd, 512 bits", vnni_512, 12 * 64},
      {"vpdpbusd, 512 bits", vnni_512, 12 * 64},
      {"vfmadd231ps, 512 bits", fma_512, 12 * 16},
      {"vmovups, 512 bits", load_512, 12 * 64},
-     read_512},
+     {read_512, read_512_ahead}},
 };
 
 }  // namespace

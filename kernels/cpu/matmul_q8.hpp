@@ -125,6 +125,7 @@ inline void multiply_strip(const unsigned char* packed, std::int64_t columns,
   constexpr int units = F::block_size / unit;
   std::int64_t at = 0;
   for (std::int64_t b = 0; b < columns / F::block_size; ++b) {
+    fetch_ahead<sizeof(typename F::block) * lanes::rows>(packed);
     const strip_block<Arch, F> block{packed};
     const auto scales = read_block_scales(block);
     NIBBLE_UNROLL_UNITS for (int u = 0; u < units; ++u, at += unit) {
