@@ -75,10 +75,10 @@ NIBBLE_VECTOR_LOOP(load_512, NIBBLE_TWELVE(NIBBLE_LOAD, "%%zmm"))
   "prefetcht1 8192(%1)\n\tprefetcht1 8192+64(%1)\n\tprefetcht1 8192+128(%1)\n\t" \
   "prefetcht1 8192+192(%1)\n\tprefetcht0 1024(%1)\n\tprefetcht0 1024+64(%1)\n\t" \
   "prefetcht0 1024+128(%1)\n\tprefetcht0 1024+192(%1)\n\t"
-#define NIBBLE_STEPS_128                                                                       \
-  NIBBLE_READ_FOUR("movups", "%%xmm", 16, "0")                                                 \
-  NIBBLE_READ_FOUR("movups", "%%xmm", 16, "64") NIBBLE_READ_FOUR("movups", "%%xmm", 16, "128") \
-      NIBBLE_READ_FOUR("movups", "%%xmm", 16, "192")
+#define NIBBLE_STEPS_128                        \
+  NIBBLE_READ_FOUR("movups", "%%xmm", 16, "0")  \
+  NIBBLE_READ_FOUR("movups", "%%xmm", 16, "64") \
+  NIBBLE_READ_FOUR("movups", "%%xmm", 16, "128") NIBBLE_READ_FOUR("movups", "%%xmm", 16, "192")
 #define NIBBLE_STEPS_256 \
   NIBBLE_READ_FOUR("vmovups", "%%ymm", 32, "0") NIBBLE_READ_FOUR("vmovups", "%%ymm", 32, "128")
 #define NIBBLE_STEPS_512 NIBBLE_READ_FOUR("vmovups", "%%zmm", 64, "0")
