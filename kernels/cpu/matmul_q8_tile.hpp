@@ -203,18 +203,46 @@ inline void multiply_tile(const panel<Arch, F, Strips>& p, int units, const tile
   }
 }
 
+// Packed bytes that are wanted next, brought near bit by bit while tiles are computed: of `strips`
+// runs of `bytes`, `stride` apart, all within `times` calls of go_on().
+class fetch_plan {
+ public:
+  fetch_plan(const unsigned char* from, std::size_t bytes, std::size_t stride, int strips,
+             std::int64_t times)
+      : from_(from), bytes_(bytes), stride_(stride), strips_(strips) {
+    const auto lines = static_cast<std::int64_t>(bytes / 64 + 1) * strips;
+    lines_ = static_cast<int>(lines / times + 1);
+  }
+  void go_on() {
+    for (int i = 0; i < lines_ && strips_ > 0; ++i) {
+      __builtin_prefetch(from_ + at_, 0, 2);
+      at_ += 64;
+      if (at_ < bytes_) continue;
+      at_ = 0;
+      from_ += stride_;
+      --strips_;
+    }
+  }
+
+ private:
+  const unsigned char* from_;
+  std::size_t bytes_, stride_, at_ = 0;
+  int strips_, lines_;
+};
+
 // All tokens of a block, in tiles of `Tokens` and of fewer at the end.
 template <typename Arch, typename F, int Strips, int Tokens>
 inline void multiply_tiles(const panel<Arch, F, Strips>& p, int units, const tile_activations& x,
                            std::int64_t first, std::int64_t tokens, bool accumulate, float* out,
-                           std::int64_t stride) {
+                           std::int64_t stride, fetch_plan& next) {
   for (; first + Tokens <= tokens; first += Tokens) {
+    next.go_on();
     multiply_tile<Arch, F, Strips, Tokens>(p, units, x.from(first), accumulate,
                                            out + first * stride, stride);
   }
   if constexpr (Tokens > 1) {
-    multiply_tiles<Arch, F, Strips, Tokens / 2>(p, units, x, first, tokens, accumulate, out,
-                                                stride);
+    multiply_tiles<Arch, F, Strips, Tokens / 2>(p, units, x, first, tokens, accumulate, out, stride,
+                                                next);
   }
 }
 
@@ -258,8 +286,14 @@ inline void multiply_strips(const unsigned char* packed, std::size_t strip_bytes
   for (std::int64_t t = 0; t < tokens && !whole && accumulate; ++t) {
     std::memcpy(scratch.edge[t], out + t * stride, bytes);
   }
+  // the strips after these, most likely
+  constexpr std::size_t block_bytes = sizeof(typename F::block) * strip_rows<Arch>;
+  fetch_plan next(
+      packed + Strips * strip_bytes + static_cast<std::size_t>(first / F::block_size) * block_bytes,
+      static_cast<std::size_t>(n / F::block_size) * block_bytes, strip_bytes, Strips,
+      tokens / tile_tokens<Arch> + 1);
   multiply_tiles<Arch, F, Strips, tile_tokens<Arch>>(p, n / unit, x, 0, tokens, accumulate, to,
-                                                     to_stride);
+                                                     to_stride, next);
   for (std::int64_t t = 0; t < tokens && !whole; ++t) {
     std::memcpy(out + t * stride, scratch.edge[t], bytes);
   }
