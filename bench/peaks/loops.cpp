@@ -69,7 +69,7 @@ const peak_loops& portable_loops() {
   static constexpr peak_loops loops = {
       "scalar",
       {"plain loop", products_of_bytes, count},
-      {nullptr, nullptr, 0},
+      {"plain loop", products_of_bytes, count},
       {"plain loop", products_of_floats, count},
       {"plain loop", loads, count},
       {read_all, nullptr},

@@ -71,7 +71,7 @@ constexpr peak_loops all[] = {
      {read_128, nullptr}},
     {"neon_dotprod",
      {"sdot", sdot, 12 * 16},
-     {"smlal + smlal2", int8_16, 12 * 16},
+     {"sdot", sdot, 12 * 16},
      {"fmla", fmla, 12 * 4},
      {"ldr", load, 12 * 16},
      {read_128, nullptr}},

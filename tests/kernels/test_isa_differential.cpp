@@ -154,7 +154,7 @@ std::vector<shape> shapes() {
   return {{block, 1, 1},     {2 * block, 3, 2},    {3 * block, 4, 3},    {5 * block, 5, 4},
           {7 * block, 2, 5}, {block, 9, 6},        {2048 - block, 3, 7}, {2 * block, 13, 8},
           {3 * block, 7, 9}, {2048 + block, 5, 2}, {4096 + block, 1, 3}, {2048, 6, 1},
-          {512, 33, 16},     {512 + block, 17, 67}};
+          {256, 17, 9},      {512 + block, 2, 67}};
 }
 
 // Rows that are packed come back from every strip; missing ones are filled up with zeros.

@@ -294,7 +294,7 @@ TEST_CASE("bench: a table, and JSON with every key") {
   const std::string path = (folder / "results.json").string();
   const std::string text = test::run_well(
       "bench", {model, "-p", "8", "-n", "2", "-d", "0,3", "-r", "2", "-t", "1", "--json", path});
-  for (const char* heading : {"test", "tokens/s", "spread", "bandwidth", "integer"}) {
+  for (const char* heading : {"test", "tokens/s", "spread", "bandwidth", "integer", "4-bit"}) {
     CHECK(test::contains(text, heading));
   }
   const auto json = nlohmann::json::parse(test::read_file(path));
@@ -306,13 +306,15 @@ TEST_CASE("bench: a table, and JSON with every key") {
     CHECK(result["model"] == model);
     CHECK(result["threads"] == 1);
     CHECK(result["spread"].get<double>() >= 0);
-    for (const char* key : {"tokens_per_second", "bandwidth_gb_s", "bandwidth_share",
-                            "integer_gmac_s", "integer_share", "load_seconds", "resident_bytes"}) {
+    for (const char* key :
+         {"tokens_per_second", "bandwidth_gb_s", "bandwidth_share", "integer_gmac_s",
+          "integer_share", "narrow_gmac_s", "narrow_share", "load_seconds", "resident_bytes"}) {
       INFO(key);
       CHECK(result[key].get<double>() > 0);
     }
     CHECK_FALSE(result["integer_instructions"].get<std::string>().empty());
-    CHECK(result.size() == 12);
+    CHECK_FALSE(result["narrow_instructions"].get<std::string>().empty());
+    CHECK(result.size() == 15);
   }
   CHECK(names == std::set<std::string>{"pp8", "tg2", "pp8@d3", "tg2@d3"});
 }
