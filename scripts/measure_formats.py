@@ -127,7 +127,7 @@ def main():
     programs = Programs(options.programs)
     types = options.types or programs.types()
     shared = Path(os.environ.get("NIBBLE_TEST_DATA", ROOT.parent / "shared"))
-    models = [("The shipped model, from Q8_0, on its held-out text", ROOT / "examples/models/nibble-tales-q8_0.gguf",
+    models = [(f"The shipped model, from Q8_0, on the first {options.heldout} documents of its held-out text", ROOT / "examples/models/nibble-tales-q8_0.gguf",
                ["--chunks", options.heldout]),
               ("stories260K-x256, from F32, on text of its own", shared / "models/stories260K-x256-f32.gguf", None)]
     sections = []

@@ -55,7 +55,7 @@ function(nibble_test_on cpu isas)
            COMMAND ${nibble_emulator} $<TARGET_FILE:nibble_test_kernels>
                    "the instruction sets are those expected,all instruction sets agree*")
   set_tests_properties("kernels: a ${cpu} has ${isas}" PROPERTIES
-                       ENVIRONMENT "QEMU_CPU=${cpu};NIBBLE_EXPECTED_ISAS=${isas}" TIMEOUT 600)
+                       ENVIRONMENT "QEMU_CPU=${cpu};NIBBLE_EXPECTED_ISAS=${isas}" TIMEOUT 1500)
 endfunction()
 find_program(NIBBLE_QEMU_X86_64 qemu-x86_64)
 if(CMAKE_CROSSCOMPILING AND nibble_processor STREQUAL aarch64)
