@@ -37,44 +37,49 @@ struct seen_tokens {
 };
 
 // p[q][t] = queries[q] . keys[t] for Tokens tokens from t on.
-template <typename Floats, int Queries, int Tokens>
-inline void query_keys(const cpu::attend_query* queries, const float* keys, std::int64_t length,
+template <typename Floats, int Queries, int Tokens, typename Storage>
+inline void query_keys(const cpu::attend_query* queries, const Storage* keys, std::int64_t length,
                        float* p) {
   constexpr auto width = static_cast<std::int64_t>(Floats::size);
-  Floats acc[Tokens][Queries];
-  NIBBLE_UNROLL for (auto& token : acc) {
-    NIBBLE_UNROLL for (Floats& a : token) a = Floats(0.0f);
-  }
+  Floats acc[Queries * Tokens];
+  NIBBLE_UNROLL for (Floats& a : acc) a = Floats(0.0f);
   std::int64_t j = 0;
   for (; j + width <= length; j += width) {
     Floats k[Tokens];
     NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
-      k[t] = Floats::load_unaligned(keys + t * length + j);
+      k[t] = load<Floats>(keys + t * length + j);
     }
     NIBBLE_UNROLL for (int q = 0; q < Queries; ++q) {
       const Floats x = Floats::load_unaligned(queries[q].q + j);
-      NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) acc[t][q] = mul_add(x, k[t], acc[t][q]);
+      NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
+        acc[q * Tokens + t] = mul_add(x, k[t], acc[q * Tokens + t]);
+      }
     }
   }
   if (j < length) {
     NIBBLE_UNROLL for (int q = 0; q < Queries; ++q) {
       const Floats x = load_part<Floats>(queries[q].q + j, length - j);
       NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
-        acc[t][q] = mul_add(x, load_part<Floats>(keys + t * length + j, length - j), acc[t][q]);
+        acc[q * Tokens + t] =
+            mul_add(x, load_part<Floats>(keys + t * length + j, length - j), acc[q * Tokens + t]);
       }
     }
   }
-  NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
-    float sums[Queries];
-    lane_sums(acc[t], sums);
-    NIBBLE_UNROLL for (int q = 0; q < Queries; ++q) p[q * attend_block + t] = sums[q];
+  float sums[Queries * Tokens];
+  lane_sums(acc, sums);
+  NIBBLE_UNROLL for (int q = 0; q < Queries; ++q) {
+    std::memcpy(p + q * attend_block, sums + q * Tokens, Tokens * sizeof(float));
   }
 }
 
+// Tokens of a tile, whose sums fill half of the registers.
 template <typename Floats, int Queries>
-inline void query_block(const cpu::attend_query* queries, const float* keys, std::int64_t length,
+inline constexpr int attend_tokens = least(vector_registers<Floats> / 2 / Queries, 8);
+
+template <typename Floats, int Queries, typename Storage>
+inline void query_block(const cpu::attend_query* queries, const Storage* keys, std::int64_t length,
                         seen_tokens seen, float* p) {
-  constexpr int tokens = Queries == 1 ? 4 : 2;
+  constexpr int tokens = attend_tokens<Floats, Queries>;
   int t = seen.begin;
   for (; t + tokens <= seen.end; t += tokens) {
     query_keys<Floats, Queries, tokens>(queries, keys + t * length, length, p + t);
@@ -85,9 +90,10 @@ inline void query_block(const cpu::attend_query* queries, const float* keys, std
 }
 
 // out[j] = out[j] * keep + sum of p[t] * values[t][j] for `Vectors` vectors of columns from j on.
-template <typename Floats, int Queries, int Vectors>
+template <typename Floats, int Queries, int Vectors, typename Storage>
 inline void add_values(const cpu::attend_query* queries, const float* keep, const float* p,
-                       const float* values, std::int64_t length, seen_tokens seen, std::int64_t j) {
+                       const Storage* values, std::int64_t length, seen_tokens seen,
+                       std::int64_t j) {
   constexpr auto width = static_cast<std::int64_t>(Floats::size);
   Floats acc[Queries][Vectors];
   NIBBLE_UNROLL for (int q = 0; q < Queries; ++q) {
@@ -98,7 +104,7 @@ inline void add_values(const cpu::attend_query* queries, const float* keep, cons
   for (int t = seen.begin; t < seen.end; ++t) {
     Floats x[Vectors];
     NIBBLE_UNROLL for (int v = 0; v < Vectors; ++v) {
-      x[v] = Floats::load_unaligned(values + t * length + j + v * width);
+      x[v] = load<Floats>(values + t * length + j + v * width);
     }
     NIBBLE_UNROLL for (int q = 0; q < Queries; ++q) {
       const Floats weight(p[q * attend_block + t]);
@@ -112,9 +118,9 @@ inline void add_values(const cpu::attend_query* queries, const float* keep, cons
   }
 }
 
-template <typename Floats, int Queries>
+template <typename Floats, int Queries, typename Storage>
 inline void value_block(const cpu::attend_query* queries, const float* keep, const float* p,
-                        const float* values, std::int64_t length, seen_tokens seen) {
+                        const Storage* values, std::int64_t length, seen_tokens seen) {
   constexpr auto width = static_cast<std::int64_t>(Floats::size);
   constexpr int vectors = Queries == 1 ? 4 : 2;
   std::int64_t j = 0;
@@ -129,26 +135,42 @@ inline void value_block(const cpu::attend_query* queries, const float* keep, con
   }
 }
 
+template <typename Floats>
+inline float greatest_of(const float* p, seen_tokens seen, float greatest) {
+  constexpr int width = static_cast<int>(Floats::size);
+  int i = seen.begin;
+  if (i + width <= seen.end) {
+    Floats most(greatest);
+    for (; i + width <= seen.end; i += width) most = max(Floats::load_unaligned(p + i), most);
+    float lane[Floats::size];
+    most.store_unaligned(lane);
+    for (const float x : lane) greatest = x > greatest ? x : greatest;
+  }
+  for (; i < seen.end; ++i) greatest = p[i] > greatest ? p[i] : greatest;
+  return greatest;
+}
+
 // Turns the logits that are seen into weights relative to the greatest logit so far and counts them
 // in; returns what earlier weights are to be multiplied by.
 template <typename Floats>
 inline float online_softmax(softmax_state& state, float* p, seen_tokens seen) {
-  float greatest = state.greatest;
-  for (int i = seen.begin; i < seen.end; ++i) greatest = p[i] > greatest ? p[i] : greatest;
+  const float greatest = greatest_of<Floats>(p, seen, state.greatest);
   const Floats shift(greatest);
   map<Floats>(
-      seen.end - seen.begin, p + seen.begin, [&](const Floats& x) { return exp(x - shift); },
+      seen.end - seen.begin, p + seen.begin,
+      [&](const Floats& x) { return exp_negative(x - shift); },
       static_cast<const float*>(p + seen.begin));
   // lanes by the place in the block, so that the order does not depend on where it begins
-  float lane[8] = {};
+  using eight = vector_type<float, 32>::type;
   const int first = seen.begin / 8 * 8;
   for (int i = first; i < seen.begin; ++i) p[i] = 0;
+  eight sum{};
   int i = first;
-  for (; i + 8 <= seen.end; i += 8) {
-    for (int j = 0; j < 8; ++j) lane[j] += p[i + j];
-  }
+  for (; i + 8 <= seen.end; i += 8) sum += read<eight>(p + i);
+  float lane[8];
+  write(lane, sum);
   for (int j = 0; i < seen.end; ++i, ++j) lane[j] += p[i];
-  const float keep = ::expf(state.greatest - greatest);
+  const float keep = greatest == state.greatest ? 1.0f : ::expf(state.greatest - greatest);
   state = {greatest, state.sum * keep + halving_sum(lane)};
   return keep;
 }
@@ -177,7 +199,8 @@ class block_attention {
   // What is seen by any of them.
   seen_tokens all() const { return all_; }
 
-  void weigh(const float* keys, float* p) {
+  template <typename Storage>
+  void weigh(const Storage* keys, float* p) {
     by_fours([&]<int Queries>(std::integral_constant<int, Queries>, int q) {
       query_block<Floats, Queries>(args_.queries + q, keys, args_.key_length, seen_[q],
                                    p + q * attend_block);
@@ -196,7 +219,8 @@ class block_attention {
     }
   }
 
-  void add(const float* values, const float* p) {
+  template <typename Storage>
+  void add(const Storage* values, const float* p) {
     by_fours([&]<int Queries>(std::integral_constant<int, Queries>, int q) {
       value_block<Floats, Queries>(args_.queries + q, keep_ + q, p + q * attend_block, values,
                                    args_.value_length, seen_[q]);
@@ -262,14 +286,20 @@ void attend(const cpu::attend_args& args) {
   std::int64_t first = 0;
   for (std::int64_t page = 0; page < args.n_pages; ++page) {
     const cpu::kv_page& tokens = args.pages[page];
-    const auto* keys = static_cast<const Storage*>(tokens.key);
-    const auto* values = static_cast<const Storage*>(tokens.value);
+    const auto* const keys = static_cast<const Storage*>(tokens.key);
+    const auto* const values = static_cast<const Storage*>(tokens.value);
     for (std::int64_t at = 0; at < tokens.count; at += attend_block) {
       const int n = static_cast<int>(least<std::int64_t>(attend_block, tokens.count - at));
       if (!block.begin(first + at, n)) continue;
-      block.weigh(rows_as_floats<floats>(keys + at * key_length, key_length, block.all(), rows), p);
-      block.add(rows_as_floats<floats>(values + at * value_length, value_length, block.all(), rows),
-                p);
+      const Storage* const key = keys + at * key_length;
+      const Storage* const value = values + at * value_length;
+      if (args.n_queries <= 4) {  // who uses a row once need not keep it
+        block.weigh(key, p);
+        block.add(value, p);
+      } else {
+        block.weigh(rows_as_floats<floats>(key, key_length, block.all(), rows), p);
+        block.add(rows_as_floats<floats>(value, value_length, block.all(), rows), p);
+      }
     }
     first += tokens.count;
   }

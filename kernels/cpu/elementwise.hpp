@@ -4,38 +4,42 @@
 #include <bit>
 #include <cstdint>
 
-#include "cpu/simd.hpp"
+#include "cpu/strip.hpp"
 
 namespace nibble::inline NIBBLE_ABI::kernels {
 
-// The rounding error of a block at one number of levels, in units of the squared greatest value.
-// Eight lanes, summed in one order, so that every instruction set chooses the same levels.
-inline float rounding_error(const float* __restrict x, float greatest, float levels) {
-  const float inverse = levels / greatest;
-  float lane[8] = {};
-  for (int i = 0; i < 32; i += 8) {
-    for (int j = 0; j < 8; ++j) {
-      const float scaled = x[i + j] * inverse;
-      const float rest = scaled - ((scaled + 12582912.0f) - 12582912.0f);
-      lane[j] += rest * rest;
-    }
-  }
-  const float low = (lane[0] + lane[1]) + (lane[2] + lane[3]);
-  const float high = (lane[4] + lane[5]) + (lane[6] + lane[7]);
-  return (low + high) / (levels * levels);
+using candidates = vector_type<float, 32>::type;
+
+// f over all lanes, in each of them.
+template <typename Function>
+inline candidates over_lanes(candidates x, Function f) {
+  x = f(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3));
+  x = f(x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5));
+  return f(x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6));
 }
 
-// The same levels as choose_levels() in formats/dot.hpp.
-inline float choose_levels(const float* x, float greatest) {
-  float best = 127.0f;
-  float least = rounding_error(x, greatest, best);
-  for (int i = 1; i < 8; ++i) {
-    const float levels = 127.0f - 0.75f * static_cast<float>(i);
-    const float error = rounding_error(x, greatest, levels);
-    best = error < least ? levels : best;
-    least = error < least ? error : least;
+// The same levels as choose_levels() in formats/dot.hpp: all eight candidates at once, one in each
+// lane of a vector, so that no sum runs across one.
+inline float choose_levels(const float* __restrict x, float greatest) {
+  constexpr float nearest = 12582912.0f;  // 1.5 * 2^23: added and taken away, it rounds
+  candidates levels{};
+  NIBBLE_UNROLL for (int i = 0; i < 8; ++i) levels[i] = 127.0f - 0.75f * static_cast<float>(i);
+  const candidates inverse = levels / greatest;
+  candidates sum[8] = {};  // of every eighth value, as the definition adds them
+  for (int i = 0; i < 32; i += 8) {
+    NIBBLE_UNROLL for (int j = 0; j < 8; ++j) {
+      const candidates scaled = x[i + j] * inverse;
+      const candidates rest = scaled - ((scaled + nearest) - nearest);
+      sum[j] += rest * rest;
+    }
   }
-  return best;
+  const candidates low = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  const candidates high = (sum[4] + sum[5]) + (sum[6] + sum[7]);
+  const candidates error = (low + high) / (levels * levels);
+  // the greatest of those with the least error; without branches, which could not be foreseen
+  const candidates least = over_lanes(error, [](auto a, auto b) { return a < b ? a : b; });
+  const candidates best = error == least ? levels : candidates{};
+  return over_lanes(best, [](auto a, auto b) { return a > b ? a : b; })[0];
 }
 
 // q = x / scale to the nearest, ties to even, for each 32 values. The same numbers as

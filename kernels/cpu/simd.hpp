@@ -100,6 +100,12 @@ struct scalar {
   using floats = plain_floats<4>;
 };
 
+// exp(x) for x <= 0; 0 below -87, and a NaN stays one.
+template <int N>
+inline plain_floats<N> exp_negative(const plain_floats<N>& a) {
+  return each_lane(a, a, [](float x, float) { return x < -87.0f ? 0.0f : ::expf(x); });
+}
+
 // The generic exp and tanh of xsimd call functions on scalars only in branches not taken here.
 #if defined(__SSE4_2__) || defined(NIBBLE_NEON)
 template <typename A>
@@ -107,6 +113,28 @@ inline xsimd::batch<float, A> mul_add(const xsimd::batch<float, A>& a,
                                       const xsimd::batch<float, A>& b,
                                       const xsimd::batch<float, A>& c) {
   return xsimd::fma(a, b, c);
+}
+
+// The sign is known and nothing overflows, so half the work of exp() will do: x = n ln 2 + r with
+// |r| <= ln 2 / 2, then 2^n (1 + r + r^2 p(r)), p as in Cephes' expf (Moshier).
+template <typename A>
+inline xsimd::batch<float, A> exp_negative(const xsimd::batch<float, A>& x) {
+  using floats = xsimd::batch<float, A>;
+  using integers = xsimd::batch<std::int32_t, A>;
+  const floats least(-87.0f), one(1.0f);
+  const floats nearest(12583039.0f);  // 1.5 * 2^23 + 127: n + 127 in the low bits
+  const floats bounded = max(least, x);
+  const floats shifted = mul_add(bounded, floats(1.44269504f), nearest);
+  const floats n = shifted - nearest;
+  const floats r = mul_add(n, floats(2.12194440e-4f), mul_add(n, floats(-0.693359375f), bounded));
+  floats p = mul_add(floats(1.9875691500e-4f), r, floats(1.3981999507e-3f));
+  p = mul_add(p, r, floats(8.3334519073e-3f));
+  p = mul_add(p, r, floats(4.1665795894e-2f));
+  p = mul_add(p, r, floats(1.6666665459e-1f));
+  p = mul_add(p, r, floats(5.0000001201e-1f));
+  p = mul_add(p, r * r, r + one);
+  const floats power = xsimd::bitwise_cast<floats>(xsimd::bitwise_cast<integers>(shifted) << 23);
+  return xsimd::select(x < least, floats(0.0f), p * power);
 }
 #endif
 
@@ -192,11 +220,36 @@ inline __m128 lower_half_sums(__m128 x) {
 inline __m128 lower_half_sums(__m256 x) {
   return _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
 }
+inline __m256 eight_lanes(__m256 x) {
+  return x;
+}
 #endif
 #if defined(__AVX512F__)
+inline __m256 eight_lanes(__m512 x) {
+  return _mm256_add_ps(_mm512_castps512_ps256(x),
+                       _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1)));
+}
 inline __m128 lower_half_sums(__m512 x) {
-  return lower_half_sums(_mm256_add_ps(
-      _mm512_castps512_ps256(x), _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1))));
+  return lower_half_sums(eight_lanes(x));
+}
+#endif
+
+// The last two halvings of four rows (of two times four), whose results then lie side by side.
+inline __m128 four_sums(__m128 a, __m128 b, __m128 c, __m128 d) {
+  const __m128 ab = _mm_add_ps(_mm_movelh_ps(a, b), _mm_movehl_ps(b, a));
+  const __m128 cd = _mm_add_ps(_mm_movelh_ps(c, d), _mm_movehl_ps(d, c));
+  return _mm_add_ps(_mm_shuffle_ps(ab, cd, 0x88), _mm_shuffle_ps(ab, cd, 0xdd));
+}
+#if defined(__AVX__)
+inline __m256 four_sums(__m256 a, __m256 b, __m256 c, __m256 d) {
+  const __m256 ab = _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+  const __m256 cd = _mm256_add_ps(_mm256_shuffle_ps(c, d, 0x44), _mm256_shuffle_ps(c, d, 0xee));
+  return _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x88), _mm256_shuffle_ps(ab, cd, 0xdd));
+}
+// The first halving of two rows of eight lanes: a's in the lower half, b's in the upper one.
+inline __m256 halved(__m256 a, __m256 b) {
+  return _mm256_add_ps(_mm256_insertf128_ps(a, _mm256_castps256_ps128(b), 1),
+                       _mm256_permute2f128_ps(a, b, 0x31));
 }
 #endif
 #endif
@@ -205,12 +258,21 @@ inline __m128 lower_half_sums(__m512 x) {
 template <typename Floats, int Rows>
 inline void lane_sums(const Floats (&x)[Rows], float (&sums)[Rows]) {
 #if defined(__SSE4_2__)
-  if constexpr (Rows == 4 && !std::is_same_v<Floats, plain_floats<Floats::size>>) {
-    __m128 v[4];
-    unrolled<4>([&](auto r) { v[r] = lower_half_sums(x[r]); });
-    const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(v[0], v[1]), _mm_unpackhi_ps(v[0], v[1]));
-    const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(v[2], v[3]), _mm_unpackhi_ps(v[2], v[3]));
-    _mm_storeu_ps(sums, _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab)));
+  constexpr bool plain = std::is_same_v<Floats, plain_floats<Floats::size>>;
+#if defined(__AVX__)
+  if constexpr (Rows == 8 && !plain) {
+    __m256 v[4];
+    unrolled<4>([&](auto r) { v[r] = halved(eight_lanes(x[r]), eight_lanes(x[r + 4])); });
+    _mm256_storeu_ps(sums, four_sums(v[0], v[1], v[2], v[3]));
+    return;
+  }
+#endif
+  if constexpr (Rows % 4 == 0 && !plain) {
+    for (int r = 0; r < Rows; r += 4) {
+      __m128 v[4];
+      unrolled<4>([&](auto i) { v[i] = lower_half_sums(x[r + i]); });
+      _mm_storeu_ps(sums + r, four_sums(v[0], v[1], v[2], v[3]));
+    }
     return;
   }
 #endif
