@@ -89,12 +89,14 @@ constexpr bool fields_are_whole(type_list<Fs...>) {
 static_assert(fields_are_whole(all_formats{}));
 
 // Swaps the bits of `mask` with those `shift` above them.
-constexpr std::uint32_t swap_bits(std::uint32_t x, std::uint32_t mask, int shift) {
-  const std::uint32_t t = (x ^ x >> shift) & mask;
+template <typename Words>
+constexpr Words swap_bits(const Words& x, std::uint32_t mask, int shift) {
+  const Words t = (x ^ x >> shift) & mask;
   return x ^ t ^ t << shift;
 }
 // Bit 4 k + j -> bit 8 j + k, in four rounds of swaps: even places move to the lower half, twice.
-constexpr std::uint32_t gather_bits(std::uint32_t x) {
+template <typename Words>
+constexpr Words gather_bits(Words x) {
   for (int i = 0; i < 2; ++i) {
     x = swap_bits(x, 0x22222222, 1);
     x = swap_bits(x, 0x0c0c0c0c, 2);
@@ -104,7 +106,8 @@ constexpr std::uint32_t gather_bits(std::uint32_t x) {
   return x;
 }
 // The way back.
-constexpr std::uint32_t spread_bits(std::uint32_t x) {
+template <typename Words>
+constexpr Words spread_bits(Words x) {
   for (int i = 0; i < 2; ++i) {
     x = swap_bits(x, 0x0000ff00, 8);
     x = swap_bits(x, 0x00f000f0, 4);
@@ -113,21 +116,22 @@ constexpr std::uint32_t spread_bits(std::uint32_t x) {
   }
   return x;
 }
-static_assert(gather_bits(0x00000010) == 2 && gather_bits(0x00000002) == 0x100);
-static_assert(spread_bits(gather_bits(0x89abcdef)) == 0x89abcdef);
+static_assert(gather_bits(0x10u) == 2 && gather_bits(2u) == 0x100);
+static_assert(spread_bits(gather_bits(0x89abcdefu)) == 0x89abcdef);
 
-// Calls copy(field, i, in, out) for all elements: `field` a constant index of strip_fields, `in`
-// the offset of element i in the file's block, `out` that in the strip's block, both for row 0. The
-// strip has the element of row r `r * width` bytes further.
+// Calls copy(field, i, in, out) for elements of all fields: `field` a constant index of
+// strip_fields, `i` the first of those that are yet to be copied, `in` the offset of that element
+// in the file's block, `out` that in the strip's block, both for row 0. The strip has the element
+// of row r `r * width` bytes further. copy() returns how many elements it has copied.
 template <typename F, int Rows, typename Copy>
 inline void for_each_element(Copy copy) {
   unrolled<static_cast<int>(strip_fields<F>.size())>([&](auto index) {
     constexpr strip_field field = strip_fields<F>[index];
-    std::size_t in = field.offset, out = bytes_before<F>(index) * Rows;
-    for (std::size_t i = 0; i < field.count; ++i) {
-      copy(std::integral_constant<std::size_t, index>{}, in, out);
-      in += field.width;
-      out += field.width * Rows;
+    for (std::size_t i = 0; i < field.count;) {
+      const std::size_t done = i * field.width;
+      i += static_cast<std::size_t>(copy(std::integral_constant<std::size_t, index>{}, i,
+                                         field.offset + done,
+                                         bytes_before<F>(index) * Rows + done * Rows));
     }
   });
 }
@@ -150,6 +154,32 @@ inline void unpack_element(const unsigned char* from, unsigned char* to) {
   }
 }
 
+// Four elements of four bytes of `Rows` rows, which are `stride` bytes apart.
+template <int Rows>
+inline void pack_words(const unsigned char* from, std::size_t stride, unsigned char* to) {
+  using words = vector_type<std::uint32_t, 16>::type;
+  NIBBLE_UNROLL for (int r = 0; r < Rows; r += 4, from += 4 * stride, to += 16) {
+    const auto a = read<words>(from), b = read<words>(from + stride);
+    const auto c = read<words>(from + 2 * stride), d = read<words>(from + 3 * stride);
+    const words ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+    const words cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+    const words ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const words cd2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    write(to, words(__builtin_shufflevector(ab, cd, 0, 1, 4, 5)));
+    write(to + 4 * Rows, words(__builtin_shufflevector(ab, cd, 2, 3, 6, 7)));
+    write(to + 8 * Rows, words(__builtin_shufflevector(ab2, cd2, 0, 1, 4, 5)));
+    write(to + 12 * Rows, words(__builtin_shufflevector(ab2, cd2, 2, 3, 6, 7)));
+  }
+}
+
+// The bits of one word of all rows, side by side.
+template <typename Arch>
+inline void pack_bits(const unsigned char* from, std::size_t stride, unsigned char* to) {
+  typename strip<Arch>::u32 words;
+  for (int r = 0; r < strip_rows<Arch>; ++r, from += stride) words[r] = read<std::uint32_t>(from);
+  write(to, gather_bits(words));
+}
+
 // rows: `n` <= strip_rows rows of blocks, `stride` bytes apart; missing ones become zeros.
 template <typename Arch, typename F>
 inline void pack_strip(const unsigned char* rows, std::size_t stride, int n, std::int64_t blocks,
@@ -158,12 +188,25 @@ inline void pack_strip(const unsigned char* rows, std::size_t stride, int n, std
   constexpr std::size_t block_bytes = sizeof(typename F::block);
   if (n < all) std::memset(to, 0, static_cast<std::size_t>(blocks) * block_bytes * all);
   for (std::int64_t b = 0; b < blocks; ++b, rows += block_bytes, to += block_bytes * all) {
-    for_each_element<F, all>([&](auto index, std::size_t in, std::size_t out) {
+    for_each_element<F, all>([&](auto index, std::size_t i, std::size_t in, std::size_t out) {
       constexpr strip_field field = strip_fields<F>[index];
+      if constexpr (field.width == 4 && !field.bits) {
+        if (n == all && i + 4 <= field.count) {
+          pack_words<all>(rows + in, stride, to + out);
+          return 4;
+        }
+      }
+      if constexpr (field.bits) {
+        if (n == all) {
+          pack_bits<Arch>(rows + in, stride, to + out);
+          return 1;
+        }
+      }
       const unsigned char* from = rows + in;
       for (int r = 0; r < n; ++r, from += stride) {
         pack_element<field>(from, to + out + static_cast<std::size_t>(r) * field.width);
       }
+      return 1;
     });
   }
 }
@@ -187,11 +230,13 @@ void pack(const void* rows, std::int64_t n_rows, std::int64_t columns, void* to)
 template <typename Arch, typename F>
 inline void unpack_block(const unsigned char* strip_block, int r, typename F::block& to) {
   auto* const block = reinterpret_cast<unsigned char*>(&to);
-  for_each_element<F, strip_rows<Arch>>([&](auto index, std::size_t in, std::size_t out) {
-    constexpr strip_field field = strip_fields<F>[index];
-    unpack_element<field>(strip_block + out + static_cast<std::size_t>(r) * field.width,
-                          block + in);
-  });
+  for_each_element<F, strip_rows<Arch>>(
+      [&](auto index, std::size_t, std::size_t in, std::size_t out) {
+        constexpr strip_field field = strip_fields<F>[index];
+        unpack_element<field>(strip_block + out + static_cast<std::size_t>(r) * field.width,
+                              block + in);
+        return 1;
+      });
 }
 
 // See cpu::kernel_table::unpack_row.

@@ -56,7 +56,7 @@ void cpu_backend::reserve_weights(std::size_t bytes) {
   weights_reserved_ = true;
 }
 
-weight cpu_backend::import_weight(const tensor_view& tensor) {
+weight cpu_backend::place_weight(const tensor_view& tensor) {
   const std::size_t bytes = packing_.bytes(tensor);
   std::size_t at = weights_used_.load();
   do {
@@ -66,14 +66,16 @@ weight cpu_backend::import_weight(const tensor_view& tensor) {
                        " reserved bytes are used"),
                 {.device = info_.name});
   } while (!weights_used_.compare_exchange_weak(at, at + bytes));
-  std::byte* const to = weights_.data() + at;
-  packing_.pack(tensor, to);
   weight w;
   w.format = tensor.format;
   w.shape = tensor.shape;
-  w.data = to;
+  w.data = weights_.data() + at;
   w.matrix_bytes = packing_.matrix_bytes(tensor);
   return w;
+}
+
+void cpu_backend::fill_weight(const weight& placed, row_range rows, const std::byte* from) {
+  packing_.pack(placed, rows, from, weights_.data() + (placed.data - weights_.data()));
 }
 
 std::size_t cpu_backend::cache_bytes(const kv_layout& layout) const {

@@ -26,7 +26,8 @@ class cpu_backend final : public backend {
 
   std::size_t weight_bytes(const tensor_view& tensor) const override;
   void reserve_weights(std::size_t bytes) override;
-  weight import_weight(const tensor_view& tensor) override;
+  weight place_weight(const tensor_view& tensor) override;
+  void fill_weight(const weight& placed, row_range rows, const std::byte* from) override;
 
   std::size_t cache_bytes(const kv_layout& layout) const override;
   std::unique_ptr<kv_cache> make_cache(const kv_layout& layout) override;

@@ -1,5 +1,6 @@
 #include "device/cpu_weights.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <nibble/base/checked.hpp>
 #include <nibble/base/concat.hpp>
@@ -39,22 +40,27 @@ std::size_t weight_packing::matrix_bytes(const tensor_view& tensor) const {
   return row_bytes(tensor.format, tensor.shape.columns()) * stored_rows(tensor);
 }
 
-void weight_packing::pack(const tensor_view& tensor, std::byte* to) const {
-  const std::uint64_t rows = tensor.shape.extent[1];
-  const std::size_t in_bytes = row_bytes(tensor.format, tensor.shape.columns()) * rows;
-  const std::size_t out_bytes = matrix_bytes(tensor);
+void weight_packing::pack(const weight& tensor, row_range rows, const std::byte* from,
+                          std::byte* to) const {
+  const auto in_matrix = static_cast<std::int64_t>(tensor.shape.extent[1]);
+  const auto columns = static_cast<std::int64_t>(tensor.shape.columns());
+  const std::size_t bytes = row_bytes(tensor.format, tensor.shape.columns());
   const auto pack_rows =
       takes_q8(tensor.format, activations_) ? kernels_.pack[*format_index(tensor.format)] : nullptr;
-  const std::byte* from = tensor.data;
-  for (std::uint64_t m = 0; m < tensor.shape.rows() / rows; ++m) {
+  while (rows.count > 0) {
+    const std::int64_t row = rows.first % in_matrix;
+    const std::int64_t n = std::min(rows.count, in_matrix - row);
+    std::byte* const out = to +
+                           static_cast<std::size_t>(rows.first / in_matrix) * tensor.matrix_bytes +
+                           static_cast<std::size_t>(row) * bytes;
+    const std::size_t some = static_cast<std::size_t>(n) * bytes;
     if (pack_rows) {
-      pack_rows(from, static_cast<std::int64_t>(rows),
-                static_cast<std::int64_t>(tensor.shape.columns()), to);
+      pack_rows(from, n, columns, out);
     } else {
-      std::memcpy(to, from, in_bytes);
+      std::memcpy(out, from, some);
     }
-    from += in_bytes;
-    to += out_bytes;
+    from += some;
+    rows = {rows.first + n, rows.count - n};
   }
 }
 

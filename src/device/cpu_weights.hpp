@@ -30,7 +30,8 @@ class weight_packing {
   std::size_t bytes(const tensor_view& tensor) const;
   // From one matrix (expert) of the packed tensor to the next.
   std::size_t matrix_bytes(const tensor_view& tensor) const;
-  void pack(const tensor_view& tensor, std::byte* to) const;
+  // Packs some rows, at `from`, of the tensor, which as a whole lies at `to`.
+  void pack(const weight& tensor, row_range rows, const std::byte* from, std::byte* to) const;
 
  private:
   // Rows of a matrix, the last strip filled up.

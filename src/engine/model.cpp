@@ -1,5 +1,6 @@
 #include <nibble/engine/model.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <exception>
@@ -14,18 +15,23 @@
 namespace nibble::inline NIBBLE_ABI {
 namespace {
 
+// Bytes of a tensor that are imported in one piece: while it is, they are in memory twice.
+constexpr std::size_t part_bytes = 4 << 20;
+
 // Imports tensors from several threads: reading a file that is not in memory yet, and copying one
 // that is, are both faster so. The calling thread reports the progress.
 class importer {
  public:
   importer(const gguf::file& file, const std::vector<tensor_need>& needs, backend& device,
            std::deque<weight>& weights)
-      : file_(file), needs_(needs), device_(device) {
-    for (const tensor_need& need : needs_) {
-      if (need.found) total_ += need.found->bytes;
-    }
+      : file_(file), needs_(needs), device_(device), weights_(weights) {
     weights.resize(needs_.size());
-    weights_ = &weights;
+    for (std::size_t i = 0; i < needs_.size(); ++i) {
+      if (!needs_[i].found) continue;
+      weights_[i] = device_.place_weight(needs_[i].stored_view());
+      weights_[i].name = needs_[i].name;
+      add_parts(i);
+    }
   }
 
   void run(const std::function<void(double)>& progress) {
@@ -35,11 +41,31 @@ class importer {
       work(progress);
     }
     if (failure_) std::rethrow_exception(failure_);
-    // the last tensor may have been a helper's
+    // the last part may have been a helper's
     if (progress) progress(1);
   }
 
  private:
+  struct part {
+    std::size_t tensor;
+    row_range rows;
+  };
+
+  void add_parts(std::size_t tensor) {
+    const shape& s = needs_[tensor].found->view.shape;
+    const auto all = static_cast<std::int64_t>(s.rows());
+    // converted as a whole
+    if (converted(tensor)) return parts_.push_back({tensor, {0, all}});
+    const auto in_matrix = static_cast<std::int64_t>(s.extent[1]);
+    const auto fitting = static_cast<std::int64_t>(part_bytes / row_bytes_of(tensor));
+    const std::int64_t step = std::max(fitting / part_rows, std::int64_t{1}) * part_rows;
+    for (std::int64_t matrix = 0; matrix < all; matrix += in_matrix) {
+      for (std::int64_t row = 0; row < in_matrix; row += step) {
+        parts_.push_back({tensor, {matrix + row, std::min(step, in_matrix - row)}});
+      }
+    }
+  }
+
   std::vector<std::jthread> start_helpers() {
     std::vector<std::jthread> helpers;
     const unsigned wanted = std::min(4u, std::max(1u, std::thread::hardware_concurrency())) - 1;
@@ -54,12 +80,11 @@ class importer {
 
   void work(const std::function<void(double)>& progress) {
     try {
-      for (std::size_t i = next_++; i < needs_.size() && !failed_; i = next_++) {
-        if (!needs_[i].found) continue;
-        import(i);
-        done_ += needs_[i].found->bytes;
-        if (progress && done_ < total_) {
-          progress(static_cast<double>(done_) / static_cast<double>(total_));
+      for (std::size_t i = next_++; i < parts_.size() && !failed_; i = next_++) {
+        import(parts_[i]);
+        const std::size_t done = ++done_;
+        if (progress && done < parts_.size()) {
+          progress(static_cast<double>(done) / static_cast<double>(parts_.size()));
         }
       }
     } catch (...) {
@@ -67,28 +92,36 @@ class importer {
     }
   }
 
-  void import(std::size_t i) {
-    const tensor_need& need = needs_[i];
-    const tensor_view& view = need.found->view;
-    if (need.as_float && view.format != id_of<formats::f32>) {
-      std::vector<float> values(view.shape.elements());
-      decode_row(view.format, view.data, values.size(), values.data());
-      (*weights_)[i] = device_.import_weight(
-          {id_of<formats::f32>, view.shape, reinterpret_cast<const std::byte*>(values.data())});
-    } else {
-      (*weights_)[i] = device_.import_weight(view);
+  void import(const part& p) {
+    const gguf::tensor_info& found = *needs_[p.tensor].found;
+    if (converted(p.tensor)) {
+      std::vector<float> values(found.view.shape.elements());
+      decode_row(found.view.format, found.view.data, values.size(), values.data());
+      device_.fill_weight(weights_[p.tensor], p.rows,
+                          reinterpret_cast<const std::byte*>(values.data()));
+      file_.release(found);
+      return;
     }
-    (*weights_)[i].name = need.name;
-    file_.release(*need.found);
+    const std::size_t bytes = row_bytes_of(p.tensor);
+    const std::size_t at = static_cast<std::size_t>(p.rows.first) * bytes;
+    device_.fill_weight(weights_[p.tensor], p.rows, found.view.data + at);
+    file_.release(found, at, static_cast<std::size_t>(p.rows.count) * bytes);
+  }
+
+  bool converted(std::size_t tensor) const {
+    return needs_[tensor].as_float && needs_[tensor].found->view.format != id_of<formats::f32>;
+  }
+  std::size_t row_bytes_of(std::size_t tensor) const {
+    const tensor_view& view = needs_[tensor].found->view;
+    return row_bytes(view.format, view.shape.columns());
   }
 
   const gguf::file& file_;
   const std::vector<tensor_need>& needs_;
   backend& device_;
-  std::deque<weight>* weights_;
-  std::uint64_t total_ = 0;
-  std::atomic<std::size_t> next_ = 0;
-  std::atomic<std::uint64_t> done_ = 0;
+  std::deque<weight>& weights_;
+  std::vector<part> parts_;
+  std::atomic<std::size_t> next_ = 0, done_ = 0;
   std::atomic<bool> failed_ = false;
   std::exception_ptr failure_;  // written by the one thread that set failed_
 };

@@ -204,7 +204,11 @@ void file::prefetch(const tensor_info& tensor) const noexcept {
 }
 
 void file::release(const tensor_info& tensor) const noexcept {
-  if (has_data()) state_->parts[tensor.part].release(tensor.offset, tensor.bytes);
+  release(tensor, 0, tensor.bytes);
+}
+void file::release(const tensor_info& tensor, std::uint64_t offset,
+                   std::uint64_t bytes) const noexcept {
+  if (has_data()) state_->parts[tensor.part].release(tensor.offset + offset, bytes);
 }
 
 template <typename T>

@@ -31,6 +31,13 @@ enum class activation_type {
   float32  // for comparison: slower, without rounding
 };
 
+// Rows of a tensor, counted over all its matrices.
+struct row_range {
+  std::int64_t first = 0, count = 0;
+};
+// A part of a tensor that is filled by itself starts at a multiple of so many rows of a matrix.
+inline constexpr std::int64_t part_rows = 64;
+
 // A recording made ready to run on one device. Not thread-safe: one run at a time.
 class NIBBLE_API program {
  public:
@@ -57,8 +64,13 @@ class NIBBLE_API backend {
   virtual std::size_t weight_bytes(const tensor_view& tensor) const = 0;
   // Makes the one arena that all weights go to. Called once. Throws error (out_of_memory).
   virtual void reserve_weights(std::size_t bytes) = 0;
-  // Packs the tensor into the arena; may be called from several threads.
-  virtual weight import_weight(const tensor_view& tensor) = 0;
+  // Takes room in the arena for a tensor, whose data are not looked at yet. This and the next two
+  // may be called from several threads.
+  virtual weight place_weight(const tensor_view& tensor) = 0;
+  // Packs `rows` of the tensor, which lie at `from`, to the place that was taken for them.
+  virtual void fill_weight(const weight& placed, row_range rows, const std::byte* from) = 0;
+  // Places a tensor and fills all of it.
+  weight import_weight(const tensor_view& tensor);
 
   virtual std::size_t cache_bytes(const kv_layout& layout) const = 0;
   virtual std::unique_ptr<kv_cache> make_cache(const kv_layout& layout) = 0;

@@ -97,6 +97,8 @@ class NIBBLE_API file {
   // Tells the system that the pages of this tensor will be read soon, or will not be needed again.
   void prefetch(const tensor_info& tensor) const noexcept;
   void release(const tensor_info& tensor) const noexcept;
+  // The same for some of its bytes, `offset` bytes into the tensor.
+  void release(const tensor_info& tensor, std::uint64_t offset, std::uint64_t bytes) const noexcept;
 
  private:
   struct state;
