@@ -183,6 +183,27 @@ TEST_CASE("weights fill their arena exactly, from several threads") {
   refused([&] { cpu->import_weight(view(*sources[0])); }, invalid, "does not fit");
 }
 
+TEST_CASE("a weight that is filled in parts, in any order, is the one that is filled at once") {
+  const auto cpu = nibble::make_cpu_backend(two_threads());
+  test::weight_store store;
+  // rows that do not fill the last strip of a matrix
+  const nibble::weight* source = store.q8_0({{64, 3 * nibble::part_rows + 5, 2, 1}});
+  const nibble::tensor_view view{source->format, source->shape, source->data};
+  const std::size_t bytes = cpu->weight_bytes(view);
+  cpu->reserve_weights(2 * bytes);
+  const nibble::weight whole = cpu->import_weight(view);
+  const nibble::weight parts = cpu->place_weight({view.format, view.shape, nullptr});
+  REQUIRE(parts.matrix_bytes == whole.matrix_bytes);
+  const auto in_matrix = static_cast<std::int64_t>(view.shape.extent[1]);
+  const std::size_t row = nibble::row_bytes(view.format, view.shape.columns());
+  for (std::int64_t first = 2 * in_matrix - 5; first >= 0;) {
+    const std::int64_t count = std::min(nibble::part_rows, in_matrix - first % in_matrix);
+    cpu->fill_weight(parts, {first, count}, view.data + static_cast<std::size_t>(first) * row);
+    first -= first == in_matrix ? 5 : nibble::part_rows;
+  }
+  REQUIRE(std::memcmp(parts.data, whole.data, bytes) == 0);
+}
+
 TEST_CASE("weights that cannot be computed with are refused") {
   const auto cpu = nibble::make_cpu_backend(two_threads());
   nibble::tensor_view t;
