@@ -230,7 +230,7 @@ class collection {
   const nibble::imatrix& run() {
     // opened first: a name that cannot be written should not cost the results
     out_.emplace(options_.out_path, inputs_);
-    const std::vector<text_chunk> chunks = options_.text.read(file_);
+    const auto [before, chunks] = options_.text.read(file_, kept());
     wanted_ = chunks.size();
     if (chunks.empty()) {
       std::cerr << options_.out_path << " holds all " << all_.chunk_count
@@ -261,15 +261,20 @@ class collection {
   const perplexity::prediction& prediction() const { return prediction_; }
 
  private:
+  // What an interrupt leaves.
+  std::string kept() const {
+    const std::string out = concat("'", options_.out_path, "' ");
+    return saved_ > 0 ? concat(out, "holds ", saved_, ", after which --resume goes on.")
+           : std::filesystem::exists(options_.out_path)
+               ? concat(out, "stays as it was before.")
+               : "nothing was written; --save-every would have kept what was done.";
+  }
+
   // Ends the work after a signal: what was saved before stays, sums of half a chunk are of no use.
   void check() {
     stop_.check([&] {
-      const std::string out = concat("'", options_.out_path, "' ");
-      return concat("interrupted after ", read_, " of ", wanted_, " chunks; ",
-                    saved_ > 0 ? concat(out, "holds ", saved_, ", after which --resume goes on.")
-                    : std::filesystem::exists(options_.out_path)
-                        ? concat(out, "stays as it was before.")
-                        : "nothing was written; --save-every would have kept what was done.");
+      return concat("interrupted after ", read_, " of ", common::counted(wanted_, "chunk"), "; ",
+                    kept());
     });
   }
 
@@ -347,15 +352,14 @@ void add_options(CLI::App& app, program_options& options) {
       ->check(CLI::Range(0, 1 << 28));
   options.load.add_arithmetic(app);
   common::add_batch(app, options.batch);
-  app.add_option("--json", options.json_path, "also write a summary to this file as JSON")
-      ->check(common::not_empty);
+  common::add_json(app, options.json_path, "also write a summary to this file as JSON");
 }
 
 void check_options(const program_options& options) {
   if (options.text.given()) return;
-  throw nibble::error(nibble::errc::invalid_argument,
-                      "no text is given; --text FILE or --tokens FILE was expected, with text like "
-                      "that which the model will be used for.");
+  throw common::usage_error(
+      "no text is given; --text FILE or --tokens FILE was expected, with text like that which the "
+      "model will be used for.");
 }
 
 }  // namespace

@@ -32,9 +32,8 @@ nibble::format_id format_named(const std::string& option, const std::string& nam
                                          "'; formats are " + nibble::format_names());
 }
 
-std::string is_type(const std::string& name) {
-  if (nibble::find_type_mix(name)) return "";
-  return "there is no type '" + nibble::gguf::printable(name) + "'; --help lists them";
+std::string is_pattern(const std::string& text) {
+  return common::refusal_of([&] { nibble::check_glob(text); });
 }
 
 // What is wrong with the text of a size, which CLI::AsSizeValue would cut down or wrap silently.
@@ -58,6 +57,8 @@ void add_rules(CLI::App& app, nibble::mix_options& mix) {
                throw CLI::ValidationError(
                    "--tensor", "'" + nibble::gguf::printable(text) + "' is not PATTERN=FORMAT");
              }
+             const std::string fault = is_pattern(text.substr(0, at));
+             if (!fault.empty()) throw CLI::ValidationError("--tensor", fault);
              mix.rules.push_back(
                  {text.substr(0, at), format_named("--tensor", text.substr(at + 1))});
            }
@@ -67,7 +68,7 @@ void add_rules(CLI::App& app, nibble::mix_options& mix) {
       ->allow_extra_args(false);
   app.add_option("--leave", mix.leave, "glob of tensors that stay as they are; may be repeated")
       ->allow_extra_args(false)
-      ->check(common::not_empty);
+      ->check(is_pattern);
   app.add_option_function<std::string>(
       "--output-type",
       [&mix](const std::string& name) { mix.output = format_named("--output-type", name); },
@@ -86,7 +87,7 @@ void add_options(CLI::App& app, options& o) {
   app.add_option("out", o.out, "file to write")->required()->check(common::not_empty);
   app.add_option("type", o.work.mix.type, "type to write, such as q4_k_m; listed below")
       ->required()
-      ->check(is_type);
+      ->check(common::is_type);
   app.add_option("--imatrix", o.imatrix_path, "importance matrix that weights the errors")
       ->check(common::not_empty);
   add_rules(app, o.work.mix);
@@ -97,9 +98,8 @@ void add_options(CLI::App& app, options& o) {
   app.add_flag("-n,--dry-run", o.dry_run,
                "say what would be written, to the byte, and stop; a file's header is enough");
   app.add_flag("-v,--verbose", o.verbose, "a line for each tensor, not for each kind");
-  app.add_option("--json", o.json_path, "also write the report to this file as JSON")
-      ->check(common::not_empty);
-  app.add_option("-t,--threads", o.work.threads, "threads (0: the physical cores)");
+  common::add_json(app, o.json_path, "also write the report to this file as JSON");
+  common::add_threads(app, o.work.threads);
   std::ostringstream types;
   types << "Types:\n";
   for (const nibble::type_mix& mix : nibble::all_type_mixes()) {
@@ -296,6 +296,8 @@ void work(options& o) {
   }
   common::refuse_input_as_output(o.out, inputs);
   const auto plan = nibble::plan_quantise(file, o.out, o.work);
+  for (const auto& part : plan.parts) common::refuse_input_as_output(part.path, inputs);
+  for (const auto& part : plan.parts) inputs.push_back(part.path);
   inputs.emplace_back(o.out);
   std::optional<common::output> json;
   if (!o.json_path.empty()) json.emplace(o.json_path, inputs);

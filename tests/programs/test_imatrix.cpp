@@ -241,7 +241,7 @@ TEST_CASE("imatrix: what cannot be done is refused, and leaves nothing") {
   const auto refused = [&](const strings& words, std::initializer_list<std::string_view> parts) {
     test::check_refused(test::run("imatrix", with_model(words)), parts, 1);
   };
-  refused({"-o", out}, {"no text is given", "--text"});
+  test::check_refused(test::run("imatrix", {model, "-o", out}), {"no text is given", "--text"}, 2);
   refused({"-o", out, "--text", text}, {text, "less than a chunk of 512"});
   refused({"-o", out, "--text", (folder / "missing").string()}, {"missing", "cannot be opened"});
   refused({"-o", out, "--text", text, "--chunk", "20", "--skip", "50"}, {"nothing is left"});
