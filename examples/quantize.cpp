@@ -187,6 +187,14 @@ std::vector<std::string> unweighted(const nibble::quantise_report& report) {
   return names;
 }
 
+std::vector<std::string> all_zero(const nibble::imatrix& importance) {
+  std::vector<std::string> names;
+  for (const auto& [name, entry] : importance.tensors) {
+    if (entry.says_nothing()) names.push_back(name);
+  }
+  return names;
+}
+
 void print_totals(const nibble::quantise_report& report, const options& o) {
   std::cout << "weights: " << report.weights() << "; " << nibble::to_text(report.bytes_from)
             << " -> " << nibble::to_text(report.bytes_to) << ", " << std::fixed
@@ -209,6 +217,7 @@ void print_totals(const nibble::quantise_report& report, const options& o) {
   std::cout << '\n';
   if (o.work.importance != nullptr) {
     print_names("without importance", unweighted(report));
+    print_names("importance that is all 0, as if there was none", all_zero(*o.work.importance));
     print_names("importance of no tensor here", report.unused_importance);
   }
   for (const auto& part : report.parts) {
@@ -243,6 +252,7 @@ nlohmann::ordered_json to_json(const nibble::quantise_report& report, const opti
     out["importance"] = {{"file", o.imatrix_path},
                          {"entries", o.work.importance->tensors.size()},
                          {"without", unweighted(report)},
+                         {"all_zero", all_zero(*o.work.importance)},
                          {"unused", report.unused_importance}};
   }
   return out;

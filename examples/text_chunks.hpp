@@ -90,8 +90,10 @@ class text_options {
   }
   // The text and its documents, for what is made from them.
   std::string dataset(const nibble::hparams& hp) const {
-    if (!documents()) return source();
-    return nibble::concat(source(), ", documents between '", separator_, "' of at most ",
+    // ./text and text are one
+    const std::string name = std::filesystem::path(source()).lexically_normal().string();
+    if (!documents()) return name;
+    return nibble::concat(name, ", documents between '", separator_, "' of at most ",
                           chunk_size(hp), " tokens");
   }
   // Tokens of a chunk; of documents, the most.

@@ -87,12 +87,13 @@ inline std::string read_standard_input() {
   return read_all(in);
 }
 
+constexpr std::string_view white_space = " \t\n\v\f\r";
+
 // Appends the token ids between white space.
 inline void append_tokens(std::string_view text, const text_input& from,
                           std::vector<nibble::token>& tokens) {
-  constexpr std::string_view white = " \t\n\v\f\r";
-  for (std::size_t at = 0; (at = text.find_first_not_of(white, at)) != text.npos;) {
-    const std::string_view word = text.substr(at, text.find_first_of(white, at) - at);
+  for (std::size_t at = 0; (at = text.find_first_not_of(white_space, at)) != text.npos;) {
+    const std::string_view word = text.substr(at, text.find_first_of(white_space, at) - at);
     nibble::token id = 0;
     const auto read = std::from_chars(word.data(), word.data() + word.size(), id);
     if (read.ec != std::errc{} || read.ptr != word.data() + word.size()) {
@@ -112,7 +113,8 @@ inline std::vector<nibble::token> read_tokens(text_input& in, std::size_t enough
   for (bool more = true; more && tokens.size() < enough;) {
     more = in.read(text);
     // the last word may go on in what comes next
-    const std::size_t end = more ? text.find_last_of(" \t\n\v\f\r") + 1 : text.size();
+    std::size_t end = more ? text.find_last_of(white_space) + 1 : text.size();
+    if (text.size() - end > 64) end = text.size();  // no id is so long
     append_tokens(std::string_view(text).substr(0, end), in, tokens);
     text.erase(0, end);
     in.check_held(tokens.size() * sizeof(nibble::token));

@@ -256,7 +256,7 @@ TEST_CASE("imatrix: what cannot be done is refused, and leaves nothing") {
   nibble::write_imatrix(other, folder / "other");
   refused({"-o", out, "--text", text, "--chunk", "20", "--chunks", "1", "--from",
            (folder / "other").string()},
-          {"blk.0.attn_q.weight", "3 inputs", "has 256"});
+          {"blk.0.attn_q.weight", "3 numbers", "needs 256", "another model"});
   refused({"-o", (folder / "other").string(), "--text", text, "--resume"}, {"other", "--from"});
   CHECK(names_in(folder) == std::set<std::string>{"other", "text"});
   test::check_refused(test::run("imatrix", {model, "--text", text}), {"--out"}, 2);

@@ -229,6 +229,8 @@ TEST_CASE("quantize: what cannot be is refused, and exits with 1 or 2") {
   refused({model, "q4_0"}, {model, "is an input"}, 1);
   refused({folder.path().string(), "q4_0"}, {"no regular file"}, 1);
   refused({out, "q4_0", "--json", out}, {out, "another output"}, 1);
+  const std::string part = (folder / "out-00002-of-00004.gguf").string();
+  refused({out, "q4_0", "--split-max-size", "600KB", "--json", part}, {part, "another output"}, 1);
   refused({"/dev/null", "q4_0"}, {"/dev/null", "no regular file"}, 1);
   CHECK(names_in(folder) == names{});
 }

@@ -155,14 +155,14 @@ TEST_CASE(
 
 TEST_CASE("text: without an end it is refused, not taken until memory ends") {
   if (!std::filesystem::exists("/dev/zero")) return;
-  for (const strings& words : {strings{"--text", "/dev/zero"}, strings{"--tokens", "/dev/zero"},
-                               strings{"--text", "/dev/zero", "--documents", "x"}}) {
-    strings all = words;
-    all.insert(all.begin(), model);
-    INFO(words[0]);
-    test::check_refused(test::run("perplexity", all), {"/dev/zero", "does not end within 512 MiB"},
-                        1);
-  }
+  const auto refused = [](strings words, std::string_view because) {
+    words.insert(words.begin(), model);
+    INFO(words[1]);
+    test::check_refused(test::run("perplexity", words), {"/dev/zero", because}, 1);
+  };
+  refused({"--text", "/dev/zero"}, "does not end within 512 MiB");
+  refused({"--text", "/dev/zero", "--documents", "x"}, "does not end within 512 MiB");
+  refused({"--tokens", "/dev/zero"}, "is not a token id");
 }
 
 TEST_CASE("text: marks between documents that never occur are pointed out") {
