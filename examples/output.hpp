@@ -7,6 +7,7 @@
 #include <fstream>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
+#include <nibble/base/replace.hpp>
 #include <ostream>
 #include <string>
 #include <system_error>
@@ -44,8 +45,8 @@ inline void refuse_input_as_output(const std::filesystem::path& path,
 }
 
 // A file to write. It takes its name when it is whole, so an error leaves what was there before. A
-// link stays one, and the file that it leads to is replaced; what is no regular file (a device, a
-// pipe) is written in place.
+// link stays one, the permissions stay, and the file that it leads to is replaced; what is no
+// regular file (a device, a pipe) is written in place.
 class output {
  public:
   output(std::string path, const std::vector<std::filesystem::path>& inputs)
@@ -55,13 +56,17 @@ class output {
         guard_(temporary_) {
     stream_.open(temporary_.empty() ? path_ : temporary_, std::ios::binary);
     if (!stream_) fail("cannot be opened for writing.");
+    if (temporary_.empty()) return;
+    try {
+      nibble::keep_permissions(target_, temporary_);
+    } catch (...) {  // no destructor follows
+      remove_temporary();
+      throw;
+    }
   }
   output(const output&) = delete;
   output& operator=(const output&) = delete;
-  ~output() {
-    std::error_code ignored;
-    if (!temporary_.empty()) std::filesystem::remove(temporary_, ignored);
-  }
+  ~output() { remove_temporary(); }
 
   std::ostream& stream() { return stream_; }
 
@@ -95,6 +100,10 @@ class output {
   std::string temporary_beside(const std::vector<std::filesystem::path>& inputs) const {
     refuse_input_as_output(path_, inputs);
     return is_in_place(path_) ? "" : nibble::concat(target_, ".", ::getpid(), ".part");
+  }
+  void remove_temporary() const {
+    std::error_code ignored;
+    if (!temporary_.empty()) std::filesystem::remove(temporary_, ignored);
   }
   [[noreturn]] void fail(const char* what) const {
     throw nibble::error(nibble::errc::io, what, {.file = path_});

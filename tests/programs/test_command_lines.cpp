@@ -140,6 +140,26 @@ TEST_CASE("programs: what an option cannot be exits with 2, and names the option
   CHECK(names_in(folder).count("out") == 0);
 }
 
+TEST_CASE("programs: a file that is replaced keeps its permissions") {
+  namespace fs = std::filesystem;
+  const auto mode = [](const fs::path& path) { return fs::status(path).permissions(); };
+  for (const std::string program : {"logits", "imatrix", "quantize"}) {
+    const test::temporary_folder folder;
+    INFO(program);
+    const auto words = arguments(program, test::tales.string(), folder);
+    const auto out = folder / "out";
+    test::run_well(program, words);
+    CHECK(mode(out) == mode(test::write_file(folder / "new", "")));  // as the umask says
+    const fs::perms narrow = fs::perms::owner_read | fs::perms::owner_write;
+    const fs::perms wide = narrow | fs::perms::group_write | fs::perms::others_write;
+    for (const fs::perms permissions : {narrow, wide}) {
+      fs::permissions(out, permissions);
+      test::run_well(program, words);
+      CHECK(mode(out) == permissions);
+    }
+  }
+}
+
 TEST_CASE("programs: what is no model is refused by name") {
   const test::temporary_folder folder;
   const std::string model = test::read_file(test::tales);

@@ -197,7 +197,8 @@ TEST_CASE("quantize: a header is enough for a dry run, and for nothing else") {
   w.write(header, {.header_only = true});
   CHECK(test::run_well("quantize", {header, out, "q4_k_m", "-n"}) ==
         test::run_well("quantize", {model, out, "q4_k_m", "-n"}));
-  test::check_refused(test::run("quantize", {header, out, "q4_k_m"}), {header, "cut off"}, 1);
+  test::check_refused(test::run("quantize", {header, out, "q4_k_m"}), {header, "the header only"},
+                      1);
   CHECK(names_in(folder) == names{"in.gguf"});
 }
 
@@ -322,7 +323,7 @@ TEST_CASE("quantize: without room on the disk it says so, and nothing has the na
     strings words{model, (folder / "disk" / "out.gguf").string(), "q8_0"};
     words.insert(words.end(), more.begin(), more.end());
     test::check_refused(test::run("quantize", words),
-                        {"out", "cannot be written", "No space left on device"}, 1);
+                        {"out", "cannot be written", "the disk has", "left"}, 1);
     CHECK(names_in(folder / "disk") == names{});
   }
   // a file of this name, from before, stays

@@ -128,7 +128,7 @@ TEST_CASE("synth: an interrupt leaves no file behind") {
   const auto nothing = test::write_file(input / "in", "");
   for (const int signal : {SIGINT, SIGTERM}) {
     test::process running("synth",
-                          {"--preset", "llama-3.1-405b", "--no-vocabulary", "--type", "q8_0",
+                          {"--preset", "llama-3.2-1b", "--no-vocabulary", "--type", "f32",
                            (folder / "x.gguf").string()},
                           nothing.string());
     // until it writes
@@ -160,4 +160,13 @@ TEST_CASE("synth: an interrupt ends the making of a vocabulary at once") {
     CHECK(taken.count() < 1);
     CHECK(names_in(folder).empty());
   }
+}
+
+TEST_CASE("synth: a disk without room is noticed before anything is written") {
+  const test::temporary_folder folder;
+  if (std::filesystem::space(folder.path()).available > 1'500'000'000'000) return;
+  test::check_refused(test::run("synth", {"--preset", "llama-3.1-405b", "--no-vocabulary", "--type",
+                                          "f32", (folder / "x.gguf").string()}),
+                      {"x.gguf", "it takes 1.5 TiB", "the disk has"}, 1);
+  CHECK(names_in(folder).empty());
 }
