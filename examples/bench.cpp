@@ -82,7 +82,9 @@ std::vector<test> choose_tests(const bench_options& options, std::int32_t contex
                   " tokens of context, but it holds ", context,
                   "; choose shorter tests, or a longer --context."));
   }
-  if (tests.empty()) refuse("no test is left: give -p or -n a length above 0.");
+  if (tests.empty()) {
+    throw common::usage_error("no test is left: give -p or -n a length above 0.");
+  }
   return tests;
 }
 
@@ -218,9 +220,8 @@ std::vector<column> make_columns(const report& r, bool roofline) {
 
 void print(const report& r, bool roofline) {
   std::cout << r.model_path << "\n"
-            << r.device << ", " << r.threads << (r.threads == 1 ? " thread" : " threads")
-            << "; loaded in " << fixed(r.load_seconds, 2) << " s, " << nibble::to_text(r.resident)
-            << " resident\n"
+            << r.device << ", " << common::counted(r.threads, "thread") << "; loaded in "
+            << fixed(r.load_seconds, 2) << " s, " << nibble::to_text(r.resident) << " resident\n"
             << "limits measured before and after: memory read " << fixed(r.bandwidth, 1)
             << " GB/s, 8-bit integers " << fixed(r.integer_rate, 1) << " GMAC/s ("
             << r.integer_instructions << "), 8 by 4 bits " << fixed(r.narrow_rate, 1) << " GMAC/s ("
@@ -316,8 +317,7 @@ void add_options(CLI::App& app, bench_options& options) {
   app.add_option("-r,--repetitions", options.repetitions, "of each test")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000000));
-  app.add_option("--json", options.json_path, "also write the results to this file as JSON")
-      ->check(common::not_empty);
+  common::add_json(app, options.json_path, "also write the results to this file as JSON");
   app.add_flag("--roofline", options.roofline,
                "more columns: bytes and products of a token, rates, the speed the limits allow");
 }

@@ -7,26 +7,71 @@
 #include <cstdint>
 #include <cstdio>
 #include <exception>
-#include <fstream>
 #include <functional>
 #include <iostream>
-#include <iterator>
-#include <limits>
 #include <map>
+#include <new>
 #include <nibble/base/concat.hpp>
 #include <nibble/nibble.hpp>
+#include <nibble/quantise/mix.hpp>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "output.hpp"
+#include "text_input.hpp"
 
 namespace common {
+
+// A command line that asks for what cannot be, where that shows only after it was read: run() ends
+// with 2, as parse() does.
+class usage_error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+inline bool is_refusal(const nibble::error& e) {
+  return e.code() == nibble::errc::invalid_argument || e.code() == nibble::errc::unsupported;
+}
+
+// Runs work() that depends on options alone: what the library refuses in it, the options ask for.
+template <typename Work>
+decltype(auto) as_usage(const Work& work) {
+  try {
+    return work();
+  } catch (const nibble::error& e) {
+    if (is_refusal(e)) throw usage_error(e.what());
+    throw;
+  }
+}
+
+// The same for an option's check: what is wrong, or "".
+template <typename Work>
+std::string refusal_of(const Work& work) {
+  try {
+    work();
+    return "";
+  } catch (const nibble::error& e) {
+    if (is_refusal(e)) return e.what();
+    throw;
+  }
+}
+
+// "1 token", "2 tokens"
+template <typename Number>
+std::string counted(Number n, const std::string& what) {
+  return nibble::concat(n, ' ', what, n == 1 ? "" : "s");
+}
 
 // For options whose text must be some: what is wrong with it.
 inline std::string not_empty(const std::string& text) {
   return text.empty() ? "must not be empty" : "";
+}
+
+// What is wrong with the name of a type of nibble-quantize.
+inline std::string is_type(const std::string& name) {
+  return refusal_of([&] { nibble::choose_formats({}, {}, {.type = name}); });
 }
 
 // What is wrong with the text of a seed; too great a number would be cut down silently.
@@ -67,7 +112,8 @@ inline std::string name_of(nibble::activation_type type) {
   return type == nibble::activation_type::int8 ? "int8" : "float";
 }
 
-// "f16" or "f16,f32": keys and values, or both; `option` stands for it in errors.
+// "f16", or "f16,f16" for keys and values, which devices need in one type; `option` stands for it
+// in errors.
 inline void parse_kv(const std::string& option, const std::string& text,
                      nibble::plan_options& plan) {
   const std::size_t comma = text.find(',');
@@ -77,12 +123,37 @@ inline void parse_kv(const std::string& option, const std::string& text,
   if (!all.contains(key) || !all.contains(value)) {
     std::string known;
     for (const auto& [name, type] : all) known += (known.empty() ? "" : ", ") + name;
-    throw CLI::ValidationError(option, "'" + text +
-                                           "' is not a type, or one for keys and one for values " +
-                                           "with a comma between them; types are " + known);
+    throw CLI::ValidationError(
+        option, "'" + nibble::gguf::printable(text) + "' is not a type; types are " + known);
   }
-  plan.key = all.at(key);
-  plan.value = all.at(value);
+  if (key != value) {
+    throw CLI::ValidationError(option, "'" + text +
+                                           "' asks for keys and values of different types, which "
+                                           "no device has yet; one type was expected");
+  }
+  plan.key = plan.value = all.at(key);
+}
+
+inline CLI::Option* add_threads(CLI::App& app, std::int32_t& threads,
+                                const std::string& by_default = "the physical cores") {
+  return app.add_option("-t,--threads", threads, "threads (0: " + by_default + ")")
+      ->check(CLI::Range(0, 1024));
+}
+
+// A file that gets JSON.
+inline void add_json(CLI::App& app, std::string& path, const std::string& help) {
+  app.add_option("--json", path, help)->check(not_empty)->check([](const std::string& text) {
+    return text == "-" ? "- is no name of a file; the standard output is /dev/stdout" : "";
+  });
+}
+
+// What the library's plans take at most, tokens.
+inline constexpr std::int32_t most_batch = 1 << 16, most_context = 1 << 28;
+
+// What is wrong with the name of an instruction set.
+inline std::string is_isa(const std::string& name) {
+  if (name.empty()) return not_empty(name);
+  return refusal_of([&] { nibble::make_cpu_backend({.threads = 1, .isa = name}); });
 }
 
 // How a model is loaded, as options of a command line.
@@ -93,16 +164,17 @@ struct load_options {
   void add_to(CLI::App& app) {
     add_file(app);
     app.add_option("-b,--batch", model.plan.batch, "prompt tokens that are computed together")
-        ->capture_default_str();
+        ->capture_default_str()
+        ->check(CLI::Range(1, most_batch));
     app.add_option("-c,--context", model.plan.context, "tokens of context (0: up to 4096)")
-        ->check(CLI::Range(0, std::numeric_limits<std::int32_t>::max()));
+        ->check(CLI::Range(0, most_context));
     add_arithmetic(app);
   }
 
   // The parts of it.
   void add_file(CLI::App& app) {
     app.add_option("model", path, "GGUF file (any part of a split one)")->required();
-    app.add_option("-t,--threads", model.cpu.threads, "threads (0: the physical cores)");
+    add_threads(app, model.cpu.threads);
   }
   // With a prefix these are another model's, which are as the first one's unless they are given.
   void add_arithmetic(CLI::App& app, const std::string& prefix = "") {
@@ -119,45 +191,24 @@ struct load_options {
     app.add_option_function<std::string>(
         own ? kv : kv + ",--kl-against",
         [this, kv](const std::string& text) { parse_kv(kv, text, model.plan); },
-        "elements of the KV cache, or of keys and values: f16,f32" +
-            by_default(name_of(model.plan.key)));
+        "elements of the KV cache, f16 or f32" + by_default(name_of(model.plan.key)));
     app.add_option("--" + prefix + "isa", model.cpu.isa,
                    "instruction set" + by_default("NIBBLE_ISA, then the best"))
-        ->check(not_empty);
+        ->check(is_isa);
   }
 
   void set_kv(nibble::kv_type type) { model.plan.key = model.plan.value = type; }
 };
 
-// Whether reading ended at an error instead of the end; std::cin takes the one for the other.
-inline void check_standard_input() {
-  if (std::ferror(stdin) == 0) return;
-  throw nibble::error(nibble::errc::io, "cannot be read.", {.file = "standard input"});
-}
-
-inline std::string read_standard_input() {
-  std::string all{std::istreambuf_iterator<char>(std::cin), {}};
-  check_standard_input();
-  return all;
-}
-
-// Token ids between white space, up to the end of the input; `name` stands for it in errors.
-inline std::vector<nibble::token> read_tokens(std::istream& in, const std::string& name) {
-  std::vector<nibble::token> tokens;
-  for (std::string word; in >> word;) {
-    nibble::token id = 0;
-    const char* const end = word.data() + word.size();
-    if (const auto read = std::from_chars(word.data(), end, id);
-        read.ec != std::errc{} || read.ptr != end) {
-      throw nibble::error(
-          nibble::errc::invalid_argument,
-          "'" + nibble::gguf::printable(word) + "' is not a token id; whole numbers were expected.",
-          {.file = name});
-    }
-    tokens.push_back(id);
+// Options that have one value and were given several; "" if there are none.
+inline std::string repeated(const CLI::App& app) {
+  std::string names;
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->get_items_expected_max() != 1 || option->count() < 2) continue;
+    names += nibble::concat(names.empty() ? "" : ", ", option->get_name(), " is given ",
+                            option->count(), " times");
   }
-  if (in.bad()) throw nibble::error(nibble::errc::io, "cannot be read.", {.file = name});
-  return tokens;
+  return names.empty() ? "" : names + "; once was expected";
 }
 
 // Reads the command line. When that is all there is to do, as after --help or a mistake, prints
@@ -166,18 +217,29 @@ inline std::optional<int> parse(CLI::App& app, int argc, char** argv) {
   try {
     app.parse(argc, argv);
     return std::nullopt;
+  } catch (const CLI::ArgumentMismatch& e) {
+    const std::string again = repeated(app);
+    app.exit(again.empty() ? e : CLI::ArgumentMismatch(again));
+    return 2;
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
   }
 }
 
-// Runs a program's work: an exception becomes a sentence on stderr and exit code 1.
+// Runs a program's work: an exception becomes a sentence on stderr and exit code 1, or 2 for a
+// usage_error.
 template <typename Work>
 int run(const Work& work) {
   try {
     work();
     finish(std::cout, "standard output");
     return 0;
+  } catch (const usage_error& e) {
+    std::cerr << "error: " << e.what() << '\n';
+    return 2;
+  } catch (const std::bad_alloc&) {
+    std::cerr << "error: there is not enough memory for this.\n";
+    return 1;
   } catch (const std::exception& e) {
     std::cerr << "error: " << e.what() << '\n';
     const auto* const known = dynamic_cast<const nibble::error*>(&e);

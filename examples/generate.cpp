@@ -71,6 +71,12 @@ void show_timings(const nibble::session& session, const nibble::model& model) {
   row("generation", t.generated_tokens, t.generated_seconds);
 }
 
+// Whether reading ended at an error instead of the end; std::cin takes the one for the other.
+void check_standard_input() {
+  if (std::ferror(stdin) == 0) return;
+  throw nibble::error(nibble::errc::io, "cannot be read.", {.file = common::standard_input});
+}
+
 struct options {
   common::load_options load;
   nibble::sampling_options sampling;
@@ -129,7 +135,7 @@ void chat(nibble::session& session, const options& o) {
   const auto next_line = [&] {
     if (terminal) std::cerr << "> ";
     if (std::getline(std::cin, line)) return true;
-    if (!interrupted.stop_requested()) common::check_standard_input();
+    if (!interrupted.stop_requested()) check_standard_input();
     return false;
   };
   while (one || next_line()) {
@@ -147,7 +153,7 @@ nibble::model load(common::load_options& o) {
 }
 
 void generate(options& o) {
-  nibble::validate(o.sampling);  // before a long loading
+  common::as_usage([&] { nibble::validate(o.sampling); });  // before a long loading
   if (o.prompt == "-") o.prompt = common::read_standard_input();
   const nibble::model model = load(o.load);
   if (o.verbose) std::cerr << model.plan() << '\n';

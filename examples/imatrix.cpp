@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <iomanip>
+#include <nibble/base/fingerprint.hpp>
 #include <nibble/base/utf8.hpp>
 #include <nibble/quantise/imatrix.hpp>
 #include <nlohmann/json.hpp>
@@ -182,32 +183,52 @@ nlohmann::ordered_json to_json(const std::vector<summary>& found, const nibble::
           {"tensors", tensors}};
 }
 
-// The importance so far: from an earlier file, or nothing. Work is resumed only where all that the
-// file tells of its making is the same.
-nibble::imatrix begin(program_options& options, const nibble::hparams& hp) {
-  if (!options.from_path.empty()) return nibble::read_imatrix(options.from_path);
-  if (!options.resume || !std::filesystem::exists(options.out_path)) return {};
-  nibble::imatrix earlier = nibble::read_imatrix(options.out_path);
-  const auto refuse = [&](const std::string& difference) {
-    throw nibble::error(nibble::errc::invalid_argument,
-                        concat(difference, ", so it cannot be resumed; use --from to add to it."),
-                        {.file = options.out_path});
-  };
+[[noreturn]] void refuse_to_resume(const program_options& options, const std::string& difference) {
+  throw nibble::error(nibble::errc::invalid_argument,
+                      concat(difference, ", so it cannot be resumed; use --from to add to it."),
+                      {.file = options.out_path});
+}
+
+// That text and chunks are those that the earlier file states.
+void check_same_text(const program_options& options, const nibble::imatrix& earlier,
+                     const nibble::hparams& hp) {
   const std::string dataset = nibble::as_utf8(options.text.dataset(hp));
   if (earlier.datasets != std::vector{dataset}) {
     const bool one = earlier.datasets.size() == 1;
-    refuse(concat("was made from ",
-                  one ? concat("'", nibble::gguf::printable(earlier.datasets[0], 256), "'")
-                      : concat(earlier.datasets.size(), " texts"),
-                  " and not from '", nibble::gguf::printable(dataset, 256), "'"));
+    refuse_to_resume(
+        options, concat("was made from ",
+                        one ? concat("'", nibble::gguf::printable(earlier.datasets[0], 256), "'")
+                            : concat(earlier.datasets.size(), " texts"),
+                        " and not from '", nibble::gguf::printable(dataset, 256), "'"));
   }
   if (const std::uint32_t size = options.chunk_size(hp); earlier.chunk_size != size) {
-    refuse(earlier.chunk_size == 0 ? "does not tell how many tokens its chunks have"
-                                   : concat("was made in chunks of ", earlier.chunk_size,
-                                            " tokens and not of ", size, " (--chunk)"));
+    refuse_to_resume(options, earlier.chunk_size == 0
+                                  ? "does not tell how many tokens its chunks have"
+                                  : concat("was made in chunks of ", earlier.chunk_size,
+                                           " tokens and not of ", size, " (--chunk)"));
   }
-  options.text.resume_after(earlier.chunk_count);
+}
+
+// The importance so far: from an earlier file, or nothing. It must be of this model; work is
+// resumed only where all that the file tells of its making is the same.
+nibble::imatrix begin(program_options& options, const nibble::gguf::file& file) {
+  const bool resumes = options.resume && std::filesystem::exists(options.out_path);
+  if (options.from_path.empty() && !resumes) return {};
+  const std::string& path = resumes ? options.out_path : options.from_path;
+  nibble::imatrix earlier = nibble::read_imatrix(path);
+  if (resumes) check_same_text(options, earlier, nibble::read_hparams(file));
+  nibble::check_importance(file, earlier, path);
+  if (earlier.model.empty()) {
+    std::cerr << path << " does not state its model, which is taken to be this one\n";
+  }
+  if (resumes) options.text.resume_after(earlier.chunk_count);
   return earlier;
+}
+
+// Adds what a chunk's tokens are.
+void add(nibble::fingerprint& to, const text_chunk& chunk) {
+  to.add(chunk.tokens.size());
+  to.add(std::as_bytes(std::span(chunk.tokens)));
 }
 
 // Adds what the text shows, and writes it.
@@ -224,13 +245,15 @@ class collection {
     const std::string dataset = nibble::as_utf8(options.text.dataset(hp));
     if (std::find(known.begin(), known.end(), dataset) == known.end()) known.push_back(dataset);
     all_.chunk_size = options.chunk_size(hp);
+    all_.model = nibble::model_fingerprint(file);
     if (options.resume) saved_ = all_.chunk_count;
   }
 
   const nibble::imatrix& run() {
     // opened first: a name that cannot be written should not cost the results
     out_.emplace(options_.out_path, inputs_);
-    const std::vector<text_chunk> chunks = options_.text.read(file_);
+    const auto [before, chunks] = options_.text.read(file_, kept());
+    check_before(before);
     wanted_ = chunks.size();
     if (chunks.empty()) {
       std::cerr << options_.out_path << " holds all " << all_.chunk_count
@@ -250,6 +273,7 @@ class collection {
     while (read_ < wanted_) {
       read(session, chunks[read_]);
       seen.check();
+      add(tokens_, chunks[read_]);
       ++read_;
       show(line);
       const bool last = read_ == wanted_;
@@ -261,15 +285,41 @@ class collection {
   const perplexity::prediction& prediction() const { return prediction_; }
 
  private:
+  // That the chunks which were done are still the beginning of the text.
+  void check_before(const std::vector<text_chunk>& before) {
+    if (!options_.resume) {
+      // tokens that are not known stay unknown
+      states_tokens_ = all_.chunk_count == 0 || !all_.chunks.empty();
+      tokens_ = nibble::fingerprint(all_.chunks);
+      return;
+    }
+    for (const text_chunk& chunk : before) add(tokens_, chunk);
+    if (before.empty() || all_.chunks == tokens_.text()) return;
+    if (all_.chunks.empty()) {
+      std::cerr << options_.out_path
+                << " does not state its tokens, which are taken to be those of "
+                << "this text with this --skip and --parse-special\n";
+      return;
+    }
+    refuse_to_resume(options_, concat("was made from other tokens than the first ",
+                                      common::counted(before.size(), "chunk"),
+                                      " here: text, --skip or --parse-special have changed"));
+  }
+
+  // What an interrupt leaves.
+  std::string kept() const {
+    const std::string out = concat("'", options_.out_path, "' ");
+    return saved_ > 0 ? concat(out, "holds ", saved_, ", after which --resume goes on.")
+           : std::filesystem::exists(options_.out_path)
+               ? concat(out, "stays as it was before.")
+               : "nothing was written; --save-every would have kept what was done.";
+  }
+
   // Ends the work after a signal: what was saved before stays, sums of half a chunk are of no use.
   void check() {
     stop_.check([&] {
-      const std::string out = concat("'", options_.out_path, "' ");
-      return concat("interrupted after ", read_, " of ", wanted_, " chunks; ",
-                    saved_ > 0 ? concat(out, "holds ", saved_, ", after which --resume goes on.")
-                    : std::filesystem::exists(options_.out_path)
-                        ? concat(out, "stays as it was before.")
-                        : "nothing was written; --save-every would have kept what was done.");
+      return concat("interrupted after ", read_, " of ", common::counted(wanted_, "chunk"), "; ",
+                    kept());
     });
   }
 
@@ -303,6 +353,7 @@ class collection {
     nibble::imatrix now = all_;
     seen.add_to(now);
     now.chunk_count += static_cast<std::uint32_t>(read_);
+    now.chunks = states_tokens_ ? tokens_.text() : "";
     const std::vector<std::byte> bytes = nibble::imatrix_bytes(now);
     out_->stream().write(reinterpret_cast<const char*>(bytes.data()),
                          static_cast<std::streamsize>(bytes.size()));
@@ -325,6 +376,8 @@ class collection {
   std::size_t n_vocab_ = 0;
   std::size_t read_ = 0, wanted_ = 0;  // chunks
   std::uint32_t saved_ = 0;            // chunks that the output holds
+  nibble::fingerprint tokens_;         // of all chunks that are summed up
+  bool states_tokens_ = true;
   perplexity::prediction prediction_;
 };
 
@@ -340,22 +393,23 @@ void add_options(CLI::App& app, program_options& options) {
   app.add_flag(
          "--resume", options.resume,
          "go on after the chunks that the output holds already, which count in --chunks; begin "
-         "if it is not there. Text, --chunk and --skip must be those that it was made with")
+         "if it is not there. Model, text, --chunk, --skip and --parse-special must be those that "
+         "it "
+         "was made with")
       ->excludes(from);
   app.add_option("--save-every", options.save_every,
                  "write the output after so many chunks, too (0: at the end only)")
       ->check(CLI::Range(0, 1 << 28));
   options.load.add_arithmetic(app);
   common::add_batch(app, options.batch);
-  app.add_option("--json", options.json_path, "also write a summary to this file as JSON")
-      ->check(common::not_empty);
+  common::add_json(app, options.json_path, "also write a summary to this file as JSON");
 }
 
 void check_options(const program_options& options) {
   if (options.text.given()) return;
-  throw nibble::error(nibble::errc::invalid_argument,
-                      "no text is given; --text FILE or --tokens FILE was expected, with text like "
-                      "that which the model will be used for.");
+  throw common::usage_error(
+      "no text is given; --text FILE or --tokens FILE was expected, with text like that which the "
+      "model will be used for.");
 }
 
 }  // namespace
@@ -381,7 +435,7 @@ int main(int argc, char** argv) {
       taken.insert(taken.end(), {options.from_path, options.out_path});
       json.emplace(options.json_path, taken);
     }
-    collection work(options, file, begin(options, nibble::read_hparams(file)), stop);
+    collection work(options, file, begin(options, file), stop);
     const nibble::imatrix& all = work.run();
     const std::vector<summary> found = summarise(all);
     print(found);

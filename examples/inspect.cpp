@@ -187,8 +187,7 @@ int main(int argc, char** argv) {
   std::string path, json_path;
   std::size_t width = 100;
   app.add_option("file", path, "GGUF file; any part of a split one")->required();
-  app.add_option("--json", json_path, "Write everything to this file as JSON instead")
-      ->check(common::not_empty);
+  common::add_json(app, json_path, "Write everything to this file as JSON instead");
   app.add_option("--width", width, "Most characters of a value that are printed")
       ->capture_default_str()
       ->check(CLI::Range(0, std::numeric_limits<std::int32_t>::max()));

@@ -5,12 +5,9 @@
 namespace {
 
 std::vector<nibble::token> read_tokens(const std::string& path) {
-  std::ifstream in(path);
-  if (!in) throw nibble::error(nibble::errc::io, "cannot be opened.", {.file = path});
-  auto tokens = common::read_tokens(in, path);
-  if (tokens.empty()) {
-    throw nibble::error(nibble::errc::invalid_argument, "holds no token ids.", {.file = path});
-  }
+  common::text_input in(path);
+  auto tokens = common::read_tokens(in);
+  if (tokens.empty()) in.fail(nibble::errc::invalid_argument, "holds no token ids.");
   return tokens;
 }
 

@@ -324,7 +324,9 @@ class measured_text {
  public:
   measured_text(program_options& options, const nibble::gguf::file& file,
                 const nibble::gguf::file* other, common::graceful_stop& stop)
-      : options_(options), stop_(stop), chunks_(options.text.read(file)) {
+      : options_(options),
+        stop_(stop),
+        chunks_(options.text.read(file, "no results were written.").chunks) {
     for (common::load_options* load : {&options.load, &options.against}) {
       common::fit(load->model.plan, chunks_, options.batch, nibble::read_hparams(file).n_vocab);
       load->model.progress = [this](double) { check(); };
@@ -342,8 +344,8 @@ class measured_text {
     }
     std::size_t predicted = 0;
     for (const text_chunk& c : chunks_) predicted += c.predicted();
-    std::cout << "text       " << options_.text.describe(chunks_) << ", " << predicted
-              << " tokens predicted" << std::endl;
+    std::cout << "text       " << options_.text.describe(chunks_) << ", "
+              << common::counted(predicted, "token") << " predicted" << std::endl;
     const nibble::model& model = model_->model();
     if (model.plan().context > model.hparams().n_ctx_train) {
       std::cerr << model.plan().reasons.front() << '\n';
@@ -372,9 +374,10 @@ class measured_text {
  private:
   void check() {
     stop_.check([&] {
-      return concat("interrupted after ", done_, " of ", chunks_.size(),
-                    options_.text.documents() ? " documents" : " chunks",
-                    "; no results were written.");
+      return concat(
+          "interrupted after ", done_, " of ",
+          common::counted(chunks_.size(), options_.text.documents() ? "document" : "chunk"),
+          "; no results were written.");
     });
   }
 
@@ -408,8 +411,7 @@ void add_options(CLI::App& app, program_options& options) {
       ->check(common::not_empty);
   options.against.add_arithmetic(app, "against-");
   common::add_batch(app, options.batch);
-  app.add_option("--json", options.json_path, "also write the results to this file as JSON")
-      ->check(common::not_empty);
+  common::add_json(app, options.json_path, "also write the results to this file as JSON");
 }
 
 }  // namespace

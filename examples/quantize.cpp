@@ -32,9 +32,8 @@ nibble::format_id format_named(const std::string& option, const std::string& nam
                                          "'; formats are " + nibble::format_names());
 }
 
-std::string is_type(const std::string& name) {
-  if (nibble::find_type_mix(name)) return "";
-  return "there is no type '" + nibble::gguf::printable(name) + "'; --help lists them";
+std::string is_pattern(const std::string& text) {
+  return common::refusal_of([&] { nibble::check_glob(text); });
 }
 
 // What is wrong with the text of a size, which CLI::AsSizeValue would cut down or wrap silently.
@@ -58,6 +57,8 @@ void add_rules(CLI::App& app, nibble::mix_options& mix) {
                throw CLI::ValidationError(
                    "--tensor", "'" + nibble::gguf::printable(text) + "' is not PATTERN=FORMAT");
              }
+             const std::string fault = is_pattern(text.substr(0, at));
+             if (!fault.empty()) throw CLI::ValidationError("--tensor", fault);
              mix.rules.push_back(
                  {text.substr(0, at), format_named("--tensor", text.substr(at + 1))});
            }
@@ -67,7 +68,7 @@ void add_rules(CLI::App& app, nibble::mix_options& mix) {
       ->allow_extra_args(false);
   app.add_option("--leave", mix.leave, "glob of tensors that stay as they are; may be repeated")
       ->allow_extra_args(false)
-      ->check(common::not_empty);
+      ->check(is_pattern);
   app.add_option_function<std::string>(
       "--output-type",
       [&mix](const std::string& name) { mix.output = format_named("--output-type", name); },
@@ -86,7 +87,7 @@ void add_options(CLI::App& app, options& o) {
   app.add_option("out", o.out, "file to write")->required()->check(common::not_empty);
   app.add_option("type", o.work.mix.type, "type to write, such as q4_k_m; listed below")
       ->required()
-      ->check(is_type);
+      ->check(common::is_type);
   app.add_option("--imatrix", o.imatrix_path, "importance matrix that weights the errors")
       ->check(common::not_empty);
   add_rules(app, o.work.mix);
@@ -97,9 +98,8 @@ void add_options(CLI::App& app, options& o) {
   app.add_flag("-n,--dry-run", o.dry_run,
                "say what would be written, to the byte, and stop; a file's header is enough");
   app.add_flag("-v,--verbose", o.verbose, "a line for each tensor, not for each kind");
-  app.add_option("--json", o.json_path, "also write the report to this file as JSON")
-      ->check(common::not_empty);
-  app.add_option("-t,--threads", o.work.threads, "threads (0: the physical cores)");
+  common::add_json(app, o.json_path, "also write the report to this file as JSON");
+  common::add_threads(app, o.work.threads);
   std::ostringstream types;
   types << "Types:\n";
   for (const nibble::type_mix& mix : nibble::all_type_mixes()) {
@@ -187,6 +187,14 @@ std::vector<std::string> unweighted(const nibble::quantise_report& report) {
   return names;
 }
 
+std::vector<std::string> all_zero(const nibble::imatrix& importance) {
+  std::vector<std::string> names;
+  for (const auto& [name, entry] : importance.tensors) {
+    if (entry.says_nothing()) names.push_back(name);
+  }
+  return names;
+}
+
 void print_totals(const nibble::quantise_report& report, const options& o) {
   std::cout << "weights: " << report.weights() << "; " << nibble::to_text(report.bytes_from)
             << " -> " << nibble::to_text(report.bytes_to) << ", " << std::fixed
@@ -209,6 +217,7 @@ void print_totals(const nibble::quantise_report& report, const options& o) {
   std::cout << '\n';
   if (o.work.importance != nullptr) {
     print_names("without importance", unweighted(report));
+    print_names("importance that is all 0, as if there was none", all_zero(*o.work.importance));
     print_names("importance of no tensor here", report.unused_importance);
   }
   for (const auto& part : report.parts) {
@@ -243,6 +252,7 @@ nlohmann::ordered_json to_json(const nibble::quantise_report& report, const opti
     out["importance"] = {{"file", o.imatrix_path},
                          {"entries", o.work.importance->tensors.size()},
                          {"without", unweighted(report)},
+                         {"all_zero", all_zero(*o.work.importance)},
                          {"unused", report.unused_importance}};
   }
   return out;
@@ -296,6 +306,8 @@ void work(options& o) {
   }
   common::refuse_input_as_output(o.out, inputs);
   const auto plan = nibble::plan_quantise(file, o.out, o.work);
+  for (const auto& part : plan.parts) common::refuse_input_as_output(part.path, inputs);
+  for (const auto& part : plan.parts) inputs.push_back(part.path);
   inputs.emplace_back(o.out);
   std::optional<common::output> json;
   if (!o.json_path.empty()) json.emplace(o.json_path, inputs);

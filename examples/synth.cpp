@@ -161,8 +161,8 @@ void make(const synth::options& o) {
     synth::write_vocabulary(out, synth::vocabulary_of(numbers.arch), numbers.n_vocab,
                             [&] { watch.check(); });
   }
-  const unsigned threads =
-      o.threads > 0 ? o.threads : std::max(1u, std::thread::hardware_concurrency());
+  const unsigned threads = o.threads > 0 ? static_cast<unsigned>(o.threads)
+                                         : std::max(1u, std::thread::hardware_concurrency());
   const totals sum = add_tensors(
       out, numbers, o,
       {.seed = o.seed, .threads = threads, .written = [&](std::uint64_t n) { watch.add(n); }});
@@ -197,5 +197,6 @@ int main(int argc, char** argv) {
   synth::add_options(app, o);
   app.final_callback([&] { synth::check_options(app, o); });
   if (const auto status = common::parse(app, argc, argv)) return *status;
-  return common::run([&] { o.list ? list_presets() : make(o); });
+  // a model made of options alone: what cannot be made was asked for
+  return common::run([&] { common::as_usage([&] { o.list ? list_presets() : make(o); }); });
 }

@@ -138,15 +138,14 @@ void add_options(CLI::App& app, options& o) {
   app.add_option(
          "--type", o.type,
          "weight format or mix of formats, as nibble-quantize knows them: q8_0, q4_k_m, ...")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(common::is_type);
   app.add_flag("--pure", o.pure,
                "every matrix in the format of --type, without a mix's exceptions");
   auto* const seed =
       app.add_option("--seed", o.seed, "of the random weights")->capture_default_str();
   seed->check(common::is_seed);
-  auto* const threads =
-      app.add_option("-t,--threads", o.threads, "threads (0: as many as the machine runs at once)");
-  threads->check(CLI::Range(0, 1024));
+  auto* const threads = common::add_threads(app, o.threads, "as many as the machine runs at once");
   app.add_option("--name", o.name, "what the file says as the model's name")
       ->check(common::not_empty)
       ->check(is_utf8);

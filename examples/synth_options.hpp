@@ -18,7 +18,7 @@ struct options {
   bool pure = false;  // one format for all matrices
   bool header_only = false, no_vocabulary = false, list = false;
   std::uint64_t seed = 0;
-  unsigned threads = 0;
+  std::int32_t threads = 0;
 };
 
 void add_options(CLI::App& app, options& o);

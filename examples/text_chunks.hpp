@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
 #include <string_view>
 
@@ -16,6 +17,12 @@ struct text_chunk {
   std::size_t first = 1;
 
   std::size_t predicted() const { return tokens.size() - first; }
+};
+
+// What a text gives.
+struct text_chunks {
+  std::vector<text_chunk> before;  // that were done before, see resume_after
+  std::vector<text_chunk> chunks;  // none only if all that are wanted were done before
 };
 
 // The text, as options of a command line.
@@ -45,7 +52,7 @@ class text_options {
     add_number(app, "--skip", skipped_, 0, "leave out so many chunks (or documents) at first");
     add_number(app, "--chunks", most_, 1, "use no more chunks (or documents) than this");
   }
-  // For programs that predict tokens.
+  // For programs that predict tokens. What they cannot have shows with the model, see plan_cut.
   void add_scoring(CLI::App& app) {
     auto* const documents = app.get_option("--documents");
     add_number(
@@ -77,14 +84,16 @@ class text_options {
   bool documents() const { return !separator_.empty(); }
   // "TEXT: 10 chunks of 512 tokens"
   std::string describe(const std::vector<text_chunk>& chunks) const {
-    if (documents()) return nibble::concat(source(), ": ", chunks.size(), " documents");
-    return nibble::concat(source(), ": ", chunks.size(), chunks.size() == 1 ? " chunk" : " chunks",
-                          " of ", chunks[0].tokens.size(), " tokens");
+    if (documents()) return nibble::concat(source(), ": ", counted(chunks.size(), "document"));
+    return nibble::concat(source(), ": ", counted(chunks.size(), "chunk"), " of ",
+                          counted(chunks[0].tokens.size(), "token"));
   }
   // The text and its documents, for what is made from them.
   std::string dataset(const nibble::hparams& hp) const {
-    if (!documents()) return source();
-    return nibble::concat(source(), ", documents between '", separator_, "' of at most ",
+    // ./text and text are one
+    const std::string name = std::filesystem::path(source()).lexically_normal().string();
+    if (!documents()) return name;
+    return nibble::concat(name, ", documents between '", separator_, "' of at most ",
                           chunk_size(hp), " tokens");
   }
   // Tokens of a chunk; of documents, the most.
@@ -93,32 +102,35 @@ class text_options {
   }
   std::string source() const {
     if (!tokens_path_.empty()) return tokens_path_;
-    return text_path_ == "-" ? "standard input" : text_path_;
+    return text_path_ == "-" ? standard_input : text_path_;
   }
 
-  // Throws nibble::error: files, tokens that the vocabulary lacks, too short a text. There are no
-  // chunks only if all that are wanted were done before.
-  std::vector<text_chunk> read(const nibble::gguf::file& file) const {
+  // Reads no more than is needed. Throws nibble::error: files, tokens that the vocabulary lacks,
+  // too short a text; and usage_error. A signal ends the program with "interrupted" and `kept`,
+  // what that leaves.
+  text_chunks read(const nibble::gguf::file& file, const std::string& kept) const {
+    const immediate_stop stop("interrupted while '" + source() + "' was read; " + kept);
     const nibble::hparams hp = nibble::read_hparams(file);
-    std::optional<nibble::tokenizer> tokenizer;
-    if (nibble::has_tokenizer(file)) tokenizer.emplace(file);
+    const cutting how = plan_cut(chunk_size(hp));
     std::vector<text_chunk> chunks;
-    if (tokens_path_.empty() && !tokenizer) {
+    if (!tokens_path_.empty()) {
+      chunks = cut(read_ids(hp.n_vocab, how.enough_tokens(chunks_to_read())), how, false);
+      return share_out(std::move(chunks));
+    }
+    if (!nibble::has_tokenizer(file)) {
       fail(nibble::errc::unsupported,
            nibble::concat("'", file.name(),
                           "' has no vocabulary, so text cannot be turned into "
                           "tokens; give token ids with --tokens instead."));
     }
-    const std::int32_t size = chunk_size(hp);
+    const nibble::tokenizer tokenizer(file);
     if (documents()) {
-      chunks = cut_documents(*tokenizer, size);
-    } else if (tokens_path_.empty()) {
-      chunks = cut(encode(*tokenizer, read_text()), size, tokenizer->adds_bos());
+      chunks = cut_documents(tokenizer, how.size);
     } else {
-      chunks = cut(read_ids(hp.n_vocab), size, false);
+      chunks = cut(read_encoded(tokenizer, how.enough_tokens(chunks_to_read())), how,
+                   tokenizer.adds_bos());
     }
-    leave_out(chunks);
-    return chunks;
+    return share_out(std::move(chunks));
   }
 
   // So many chunks, after those that are skipped, were done before; they count in --chunks.
@@ -127,50 +139,93 @@ class text_options {
  private:
   static CLI::Option* add_number(CLI::App& app, const char* name, std::optional<std::int32_t>& to,
                                  int least, const char* help) {
-    return app.add_option(name, to, help)->check(CLI::Range(least, 1 << 28));
+    return app.add_option(name, to, help)->check(CLI::Range(least, most_context));
   }
 
-  void leave_out(std::vector<text_chunk>& chunks) const {
-    const auto skipped = static_cast<std::size_t>(skipped_.value_or(0));
-    const std::size_t first = skipped + done_;
-    if (skipped >= chunks.size() || first > chunks.size()) {
-      fail(nibble::errc::invalid_argument,
-           nibble::concat("holds ", chunks.size(), documents() ? " documents" : " chunks",
-                          "; nothing is left after ", first, "."));
+  // How chunks are cut: their tokens, those between two beginnings, the first that is predicted.
+  struct cutting {
+    std::size_t size, stride, first;
+
+    // Tokens in which so many chunks are; "no end" for 0, all that there are.
+    std::size_t enough_tokens(std::size_t chunks) const {
+      return chunks == 0 ? static_cast<std::size_t>(-1) : (chunks - 1) * stride + size;
     }
-    if (most_) chunks.resize(std::min(chunks.size(), skipped + static_cast<std::size_t>(*most_)));
-    const std::size_t gone = std::min(first, chunks.size());
-    chunks.erase(chunks.begin(), chunks.begin() + static_cast<std::ptrdiff_t>(gone));
+  };
+
+  cutting plan_cut(std::int32_t size) const {
+    const std::int32_t stride = stride_.value_or(size);
+    if (stride > size) {
+      throw usage_error(nibble::concat("--stride ", stride, " leaves out tokens between chunks of ",
+                                       size, "; at most ", size, " is possible."));
+    }
+    // a chunk predicts size - 1 - warm_up tokens; half of two tokens would leave none
+    const std::int32_t half = size == 2 ? 0 : size / 2;
+    const std::int32_t usual = stride < size ? size - 1 - stride : half;
+    const std::int32_t warm_up = warm_up_.value_or(usual);
+    if (warm_up > size - 2) {
+      throw usage_error(nibble::concat("--warm-up ", warm_up,
+                                       " leaves nothing to predict in chunks of ", size,
+                                       " tokens; at most ", size - 2, " is possible."));
+    }
+    return {static_cast<std::size_t>(size), static_cast<std::size_t>(stride),
+            static_cast<std::size_t>(warm_up) + 1};
+  }
+
+  std::size_t skipped() const { return static_cast<std::size_t>(skipped_.value_or(0)); }
+  // Of those that are not skipped: what --chunks says, but all that were done before; 0: no end.
+  std::size_t chunks_to_use() const {
+    return most_ ? std::max(static_cast<std::size_t>(*most_), done_) : 0;
+  }
+  std::size_t chunks_to_read() const { return most_ ? skipped() + chunks_to_use() : 0; }
+
+  text_chunks share_out(std::vector<text_chunk> chunks) const {
+    if (skipped() >= chunks.size() || skipped() + done_ > chunks.size()) {
+      fail(nibble::errc::invalid_argument,
+           nibble::concat("holds ", counted(chunks.size(), documents() ? "document" : "chunk"),
+                          "; nothing is left after ", skipped() + done_, "."));
+    }
+    if (most_) chunks.resize(std::min(chunks.size(), chunks_to_read()));
+    const auto first =
+        std::make_move_iterator(chunks.begin() + static_cast<std::ptrdiff_t>(skipped()));
+    const auto next = first + static_cast<std::ptrdiff_t>(done_);
+    return {{first, next}, {next, std::make_move_iterator(chunks.end())}};
   }
 
   [[noreturn]] void fail(nibble::errc code, const std::string& sentence) const {
     throw nibble::error(code, sentence, {.file = source()});
   }
 
-  std::string read_text() const {
-    if (text_path_ == "-") return read_standard_input();
-    std::ifstream in(text_path_, std::ios::binary);
-    if (!in) fail(nibble::errc::io, "cannot be opened.");
-    // read() reports a failure in the stream's state, where its buffer would throw
-    std::string text;
-    for (char part[1 << 16]; in.read(part, sizeof part), in.gcount() > 0;) {
-      text.append(part, static_cast<std::size_t>(in.gcount()));
-    }
-    if (in.bad()) fail(nibble::errc::io, "cannot be read.");
-    return text;
-  }
-
-  std::vector<nibble::token> read_ids(std::int32_t n_vocab) const {
-    std::ifstream in(tokens_path_);
-    if (!in) fail(nibble::errc::io, "cannot be opened.");
-    auto tokens = read_tokens(in, tokens_path_);
+  std::vector<nibble::token> read_ids(std::int32_t n_vocab, std::size_t enough) const {
+    text_input in(tokens_path_);
+    auto tokens = read_tokens(in, enough);
     for (const nibble::token id : tokens) {
       if (id < 0 || id >= n_vocab) {
         fail(nibble::errc::invalid_argument,
-             nibble::concat("token ", id, " is not in the vocabulary of ", n_vocab, " tokens."));
+             nibble::concat("token ", id, " is not in the vocabulary of ",
+                            counted(n_vocab, "token"), "."));
       }
     }
     return tokens;
+  }
+
+  // The tokens of the text, or at least `enough` of them: from a beginning whose tokens are the
+  // text's, which grows until it has them.
+  std::vector<nibble::token> read_encoded(const nibble::tokenizer& tokenizer,
+                                          std::size_t enough) const {
+    text_input in(text_path_, source());
+    std::string text;
+    constexpr std::size_t longest = nibble::tokenizer::longest_text;
+    for (std::size_t bytes = enough < longest / 4 ? 4 * enough + 4096 : longest + 1;; bytes *= 2) {
+      bool more = true;
+      while (more && text.size() < bytes) more = in.read(text);
+      if (!more) return encode(tokenizer, text);
+      auto tokens =
+          encode(tokenizer, std::string_view(text).substr(0, tokenizer.settled_bytes(text)));
+      // the last one may end a text
+      if (tokens.size() <= enough) continue;
+      tokens.resize(enough);
+      return tokens;
+    }
   }
 
   // With the token that begins a text where the model wants one, without one that ends it.
@@ -183,66 +238,73 @@ class text_options {
     return tokens;
   }
 
-  std::vector<text_chunk> cut(const std::vector<nibble::token>& tokens, std::int32_t size,
+  std::vector<text_chunk> cut(const std::vector<nibble::token>& tokens, const cutting& how,
                               bool bos) const {
-    const std::int32_t stride = stride_.value_or(size);
-    if (stride > size) {
+    if (tokens.size() < how.size) {
       fail(nibble::errc::invalid_argument,
-           nibble::concat("a --stride of ", stride, " leaves out tokens between chunks of ", size,
-                          "; at most ", size, " is possible."));
-    }
-    // a chunk predicts size - 1 - warm_up tokens; half of two tokens would leave none
-    const std::int32_t half = size == 2 ? 0 : size / 2;
-    const std::int32_t usual = stride < size ? size - 1 - stride : half;
-    const std::int32_t warm_up = warm_up_.value_or(usual);
-    if (warm_up > size - 2) {
-      fail(nibble::errc::invalid_argument,
-           nibble::concat("of chunks of ", size, " tokens nothing is predicted after a warm-up of ",
-                          warm_up, "; at most ", size - 2, " is possible."));
-    }
-    const auto n = static_cast<std::size_t>(size);
-    if (tokens.size() < n) {
-      fail(nibble::errc::invalid_argument,
-           nibble::concat("holds ", tokens.size(), " tokens, less than a chunk of ", size,
-                          "; give a longer text, or a smaller --chunk."));
+           nibble::concat("holds ", counted(tokens.size(), "token"), ", less than a chunk of ",
+                          how.size, "; give a longer text, or a smaller --chunk."));
     }
     std::vector<text_chunk> chunks;
-    for (std::size_t at = 0; at + n <= tokens.size(); at += static_cast<std::size_t>(stride)) {
+    for (std::size_t at = 0; at + how.size <= tokens.size(); at += how.stride) {
       const auto begin = tokens.begin() + static_cast<std::ptrdiff_t>(at);
-      chunks.push_back({{begin, begin + size}, static_cast<std::size_t>(warm_up) + 1});
+      chunks.push_back({{begin, begin + static_cast<std::ptrdiff_t>(how.size)}, how.first});
       // every chunk begins like a text, in place of the token that stands there
       if (bos) chunks.back().tokens[0] = tokens[0];
     }
     return chunks;
   }
 
-  // A document that is longer than the context goes on in a new chunk, begun like a text.
   std::vector<text_chunk> cut_documents(const nibble::tokenizer& tokenizer,
-                                        std::int32_t size) const {
-    const std::string text = read_text();
-    const bool bos = tokenizer.adds_bos();
+                                        std::size_t size) const {
+    text_input in(text_path_, source());
     std::vector<text_chunk> chunks;
-    for (std::size_t at = 0; at <= text.size();) {
-      const std::size_t end = std::min(text.find(separator_, at), text.size());
-      std::string_view document = std::string_view(text).substr(at, end - at);
-      at = end + separator_.size();
-      // the ends of lines before a separator belong to the file
-      while (document.ends_with('\n')) document.remove_suffix(1);
-      if (document.empty()) continue;
-      auto rest = encode(tokenizer, document);
-      while (rest.size() >= 2) {
-        const auto n =
-            static_cast<std::ptrdiff_t>(std::min(rest.size(), static_cast<std::size_t>(size)));
-        chunks.push_back({{rest.begin(), rest.begin() + n}, 1});
-        // the last token read, or that which begins a text, stands before what is left
-        rest.erase(rest.begin() + (bos ? 1 : 0), rest.begin() + (bos ? n : n - 1));
+    std::string text;
+    std::size_t searched = 0, held = 0;
+    const std::size_t enough = chunks_to_read();
+    bool found = false;
+    for (bool more = true; more && (enough == 0 || chunks.size() < enough);) {
+      more = in.read(text);
+      std::size_t at = 0;
+      for (std::size_t end = 0; at <= text.size() && (enough == 0 || chunks.size() < enough);) {
+        end = text.find(separator_, std::max(at, searched));
+        if (end == text.npos && more) break;
+        found = found || end != text.npos;
+        end = std::min(end, text.size());
+        add_document(std::string_view(text).substr(at, end - at), tokenizer, size, chunks);
+        held += end - at;
+        at = end + separator_.size();
       }
+      in.check_held(held);
+      text.erase(0, at);
+      // what stands at the end may be the beginning of a separator
+      searched = text.size() - std::min(text.size(), separator_.size() - 1);
     }
     if (chunks.empty()) {
       fail(nibble::errc::invalid_argument,
            "holds no document of two tokens or more; give a longer text.");
     }
+    if (!found) {
+      std::cerr << "'" << nibble::gguf::printable(separator_) << "' does not occur in '" << source()
+                << "', so all of it is one document.\n";
+    }
     return chunks;
+  }
+
+  // A document that is longer than the context goes on in a new chunk, begun like a text.
+  void add_document(std::string_view document, const nibble::tokenizer& tokenizer, std::size_t size,
+                    std::vector<text_chunk>& chunks) const {
+    // the ends of lines before a separator belong to the file
+    while (document.ends_with('\n')) document.remove_suffix(1);
+    if (document.empty()) return;
+    auto rest = encode(tokenizer, document);
+    const bool bos = tokenizer.adds_bos();
+    while (rest.size() >= 2) {
+      const auto n = static_cast<std::ptrdiff_t>(std::min(rest.size(), size));
+      chunks.push_back({{rest.begin(), rest.begin() + n}, 1});
+      // the last token read, or that which begins a text, stands before what is left
+      rest.erase(rest.begin() + (bos ? 1 : 0), rest.begin() + (bos ? n : n - 1));
+    }
   }
 
   std::string text_path_, tokens_path_, separator_;
@@ -266,7 +328,7 @@ inline void add_batch(CLI::App& app, std::int32_t& batch) {
   app.add_option("-b,--batch", batch,
                  "tokens that are computed together (0: up to 512, so that their logits take at "
                  "most 64 MiB, twice for each model)")
-      ->check(CLI::Range(0, 1 << 16));
+      ->check(CLI::Range(0, most_batch));
 }
 
 }  // namespace common

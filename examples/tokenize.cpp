@@ -1,6 +1,4 @@
 // nibble-tokenize: text to token ids, and back.
-#include <sstream>
-
 #include "common.hpp"
 
 namespace {
@@ -45,8 +43,8 @@ std::vector<nibble::token> encode(const nibble::tokenizer& tokenizer, const opti
 }
 
 std::vector<nibble::token> read_ids() {
-  std::istringstream words(common::read_standard_input());
-  return common::read_tokens(words, "standard input");
+  common::text_input in("-", common::standard_input);
+  return common::read_tokens(in);
 }
 
 std::string tokenize(const options& o) {

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
+#include <nibble/base/replace.hpp>
 #include <random>
 #include <system_error>
 #include <utility>
@@ -43,7 +44,14 @@ output_file::output_file(std::filesystem::path path) : path_(std::move(path)), t
       fail("created", code);
     }
   }
-  buffer_.reserve(buffer_bytes);
+  try {
+    keep_permissions(target_, temporary_);
+    buffer_.reserve(buffer_bytes);
+  } catch (...) {  // no destructor follows
+    ::close(fd_);
+    ::unlink(temporary_.c_str());
+    throw;
+  }
 }
 
 output_file::output_file(output_file&& other) noexcept

@@ -298,6 +298,11 @@ void place_tensors(cursor& in, std::span<const std::byte> bytes, const std::vect
     }
     const auto begin = checked_add(data, info.offset);
     const auto end = begin ? checked_add(*begin, info.bytes) : std::nullopt;
+    if (info.bytes > 0 && bytes.size() <= data && !absent) {
+      in.fail(errc::bad_file,
+              "its data is not there: the file holds the header only, or is cut off behind it",
+              e.at);
+    }
     if (!end || (*end > bytes.size() && !absent)) {
       in.fail(errc::bad_file,
               concat("its data takes ", info.bytes, " bytes from byte ", begin.value_or(0),

@@ -2,6 +2,7 @@
 #include <bit>
 #include <nibble/base/checked.hpp>
 #include <nibble/base/concat.hpp>
+#include <nibble/base/replace.hpp>
 #include <nibble/formats/list.hpp>
 #include <nibble/gguf/writer.hpp>
 #include <optional>
@@ -285,6 +286,9 @@ std::vector<std::filesystem::path> writer::write(const std::filesystem::path& pa
                                                  const write_options& options) const {
   const auto parts = state_->plan_parts(options.max_part_bytes);
   for (const planned_part& part : parts) output_file::check_name(part_path(path, part));
+  std::uint64_t total = 0;
+  for (const output_part& part : this->parts(path, options)) total += part.bytes;
+  check_room(path, total);
   std::vector<output_file> files;
   for (const planned_part& part : parts) {
     files.emplace_back(part_path(path, part));

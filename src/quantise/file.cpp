@@ -16,25 +16,11 @@ namespace {
 
 constexpr std::uint32_t quantization_version = 2;  // of the blocks' layouts; all files have 2 today
 
-// The importance of a tensor, if the matrix has it; throws if its length is another's.
-const importance* importance_of(const gguf::file& input, const gguf::tensor_info& tensor,
-                                const imatrix* m) {
+// The importance of a tensor, if the matrix has some.
+const importance* importance_of(const gguf::tensor_info& tensor, const imatrix* m) {
   if (m == nullptr) return nullptr;
   const auto found = m->tensors.find(tensor.name);
-  if (found == m->tensors.end()) return nullptr;
-  const nibble::shape& s = tensor.view.shape;
-  const std::uint64_t matrices = s.extent[2] * s.extent[3];
-  const importance& entry = found->second;
-  if (entry.in_sum2.size() == s.columns() * matrices &&
-      (entry.counts.size() == matrices || entry.counts.size() == 1)) {
-    return &entry;
-  }
-  throw error(
-      errc::invalid_argument,
-      concat("its importance has ", entry.in_sum2.size(), " numbers in ", entry.counts.size(),
-             " matrices, and its shape ", to_text(s), " needs ", s.columns(), " in each of ",
-             matrices, ": the importance matrix belongs to another model"),
-      {.file = input.name(), .tensor = gguf::printable(tensor.name)});
+  return found == m->tensors.end() || found->second.says_nothing() ? nullptr : &found->second;
 }
 
 std::vector<tensor_choice> choices_for(const gguf::file& input, const quantise_options& options) {
@@ -68,33 +54,18 @@ quantised_tensor plan_tensor(const gguf::file& input, const gguf::tensor_info& t
       out.converted ? row_bytes(out.to, out.shape.columns()) * out.shape.rows() : tensor.bytes;
   // plain floats have no errors worth weighing
   out.has_errors = out.converted && find_format_info(out.to)->block_size > 1;
-  out.weighted = out.has_errors && importance_of(input, tensor, options.importance) != nullptr;
+  out.weighted = out.has_errors && importance_of(tensor, options.importance) != nullptr;
   return out;
 }
 
-// Names in the importance matrix that no tensor has. Throws if that is all of them: what was meant
-// to weigh the errors would do nothing.
-std::vector<std::string> unused_importance(const gguf::file& input,
-                                           const quantise_options& options) {
+// Names in the importance matrix that no tensor has.
+std::vector<std::string> unused_importance(const gguf::file& input, const imatrix* m) {
   std::vector<std::string> out;
-  if (options.importance == nullptr) return out;
-  const auto& entries = options.importance->tensors;
-  for (const auto& [name, entry] : entries) {
+  if (m == nullptr) return out;
+  for (const auto& [name, entry] : m->tensors) {
     if (input.find_tensor(name) == nullptr) out.push_back(name);
   }
-  if (out.size() < entries.size()) return out;
-  const std::string matrix =
-      options.importance_name.empty()
-          ? ""
-          : concat(" '", gguf::printable(as_utf8(options.importance_name)), "'");
-  throw error(
-      errc::invalid_argument,
-      entries.empty()
-          ? concat("the importance matrix", matrix, " is empty; sums for this model were expected")
-          : concat("nothing in the importance matrix", matrix, " is for this model: it has ",
-                   entries.size(), " tensors, such as '", gguf::printable(entries.begin()->first),
-                   "', and the model none of these; a matrix made with this model was expected"),
-      {.file = input.name()});
+  return out;
 }
 
 // Keys by which llama.cpp's files say how they were weighted.
@@ -112,12 +83,15 @@ class quantiser {
  public:
   quantiser(const gguf::file& input, const quantise_options& options)
       : input_(input), options_(options), writer_(static_cast<std::uint32_t>(input.alignment())) {
+    if (options.importance != nullptr) {
+      check_importance(input, *options.importance, options.importance_name);
+    }
     const auto choices = choices_for(input, options);
     writer_.copy_metadata(input);
     writer_.set("general.file_type", find_type_mix(options.mix.type)->file_type);
     writer_.set("general.quantization_version", quantization_version);
     set_importance_keys(writer_, options);
-    report_.unused_importance = unused_importance(input, options);
+    report_.unused_importance = unused_importance(input, options.importance);
     report_.tensors.reserve(choices.size());
     for (std::size_t i = 0; i < choices.size(); ++i) {
       const gguf::tensor_info& tensor = input.tensors()[i];
@@ -181,7 +155,7 @@ class quantiser {
     };
     if (!plan.converted) return converter_->copy(tensor, sink, done);
     const importance* const weights =
-        plan.weighted ? importance_of(input_, tensor, options_.importance) : nullptr;
+        plan.weighted ? importance_of(tensor, options_.importance) : nullptr;
     converter_->convert({&tensor, plan.to, weights}, sink, done);
   }
 

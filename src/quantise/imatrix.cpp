@@ -20,6 +20,8 @@ namespace {
 constexpr const char* datasets_key = "imatrix.datasets";
 constexpr const char* chunk_count_key = "imatrix.chunk_count";
 constexpr const char* chunk_size_key = "imatrix.chunk_size";
+constexpr const char* model_key = "nibble.imatrix.model";
+constexpr const char* chunks_key = "nibble.imatrix.chunks";
 constexpr std::string_view sums_ending = ".in_sum2";
 constexpr std::string_view counts_ending = ".counts";
 
@@ -182,6 +184,8 @@ imatrix read_gguf(const gguf::file& file) {
   }
   out.chunk_count = file.get<std::uint32_t>(chunk_count_key).value_or(0);
   out.chunk_size = file.get<std::uint32_t>(chunk_size_key).value_or(0);
+  out.model = file.get<std::string_view>(model_key).value_or("");
+  out.chunks = file.get<std::string_view>(chunks_key).value_or("");
   return out;
 }
 
@@ -201,6 +205,8 @@ gguf::writer writer_of(const imatrix& m) {
   out.set_array(datasets_key, std::span<const std::string>(datasets));
   out.set(chunk_count_key, m.chunk_count);
   out.set(chunk_size_key, m.chunk_size);
+  if (!m.model.empty()) out.set(model_key, as_utf8(m.model));
+  if (!m.chunks.empty()) out.set(chunks_key, as_utf8(m.chunks));
   for (const auto& [name, entry] : m.tensors) {
     if (const std::string fault = fault_of(entry); !fault.empty()) {
       throw error(errc::invalid_argument, concat("its importance cannot be written: ", fault),
@@ -232,6 +238,10 @@ std::vector<float> importance::weights(std::uint64_t index, std::uint64_t matric
   std::vector<float> out(columns);
   for (std::uint64_t i = 0; i < columns; ++i) out[i] = in_sum2[index * columns + i] / count;
   return out;
+}
+
+bool importance::says_nothing() const {
+  return std::all_of(in_sum2.begin(), in_sum2.end(), [](float x) { return x == 0; });
 }
 
 imatrix read_imatrix(const std::filesystem::path& path) {

@@ -69,16 +69,6 @@ element match_element(std::string_view pattern, std::size_t at, char c) {
   return {found != inverted, end};
 }
 
-void check_pattern(std::string_view pattern) {
-  if (pattern.empty()) throw error(errc::invalid_argument, "a pattern of tensor names is empty.");
-  for (std::size_t at = pattern.find('['); at < pattern.size(); at = pattern.find('[', at)) {
-    at = set_end(pattern, at);
-    if (at != std::string_view::npos) continue;
-    throw error(errc::invalid_argument, concat("the pattern '", gguf::printable(pattern),
-                                               "' opens a set with [ that no ] closes."));
-  }
-}
-
 // The number in "blk.12.…", wherever it stands in the name.
 std::optional<std::uint64_t> layer_of(std::string_view name) {
   constexpr std::string_view mark = "blk.";
@@ -241,7 +231,7 @@ void check_options(std::span<const mix_tensor> tensors, const mix_options& optio
                                                "'; types are ", names));
   }
   const auto expect_match = [&](std::string_view pattern, bool converted) {
-    check_pattern(pattern);
+    check_glob(pattern);
     if (std::any_of(tensors.begin(), tensors.end(), [&](const mix_tensor& t) {
           return glob_matches(pattern, t.name) && (!converted || may_be_converted(t));
         })) {
@@ -321,6 +311,16 @@ bool glob_matches(std::string_view pattern, std::string_view text) {
     t = ++after;
   }
   return pattern.find_first_not_of('*', p) == std::string_view::npos;
+}
+
+void check_glob(std::string_view pattern) {
+  if (pattern.empty()) throw error(errc::invalid_argument, "a pattern of tensor names is empty.");
+  for (std::size_t at = pattern.find('['); at < pattern.size(); at = pattern.find('[', at)) {
+    at = set_end(pattern, at);
+    if (at != std::string_view::npos) continue;
+    throw error(errc::invalid_argument, concat("the pattern '", gguf::printable(pattern),
+                                               "' opens a set with [ that no ] closes."));
+  }
 }
 
 std::vector<tensor_choice> choose_formats(const mix_model& model,

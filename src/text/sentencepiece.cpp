@@ -31,6 +31,8 @@ class sentencepiece final : public text_model {
     }
   }
 
+  bool ends_words_at_spaces() const override { return cuts_; }
+
  private:
   void encode_word(std::string_view word, encode_scratch& work, std::vector<token>& out) const {
     character_symbols(v_, pieces_, word, work.symbols);

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <base/memory_for.hpp>
-#include <limits>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
 #include <nibble/text/tokenizer.hpp>
@@ -24,6 +23,17 @@ std::unique_ptr<text::text_model> make_model(const gguf::file& file, const text:
 
 bool is_ascii_space(char c) {
   return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+bool is_ascii_letter(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+// Where the last border between a letter and a space is; 0 if there is none.
+std::size_t last_word_end(std::string_view text) {
+  std::size_t at = text.rfind(' ');
+  while (at != text.npos && at > 0 && !is_ascii_letter(text[at - 1])) at = text.rfind(' ', at - 1);
+  return at == text.npos ? 0 : at;
 }
 
 }  // namespace
@@ -64,11 +74,9 @@ tokenizer::tokenizer(const gguf::file& file)
 // `parts` are consecutive stretches of `text`.
 std::vector<token> tokenizer::state::encode(std::string_view text, std::span<const text_part> parts,
                                             bool add_special) const {
-  // offsets are 32 bits wide, and marking spaces makes a text up to three times as long
-  constexpr std::size_t longest = std::numeric_limits<std::int32_t>::max() / 4;
-  if (text.size() > longest) {
+  if (text.size() > longest_text) {
     throw error(errc::invalid_argument, concat("The text has ", text.size(), " bytes; at most ",
-                                               longest, " can be tokenised at once."));
+                                               longest_text, " can be tokenised at once."));
   }
   const text::vocabulary& v = vocabulary;
   std::vector<token> out;
@@ -122,6 +130,18 @@ std::vector<token> tokenizer::encode(std::span<const text_part> parts, bool add_
     for (const text_part& part : parts) text += part.text;
     return state_->encode(text, parts, add_special);
   });
+}
+
+// No word goes on from a letter over a space: every pre-tokenizer ends one there, and the other
+// models do where their vocabulary allows it. But markup might.
+std::size_t tokenizer::settled_bytes(std::string_view text) const {
+  const text::vocabulary& v = state_->vocabulary;
+  if (!state_->model->ends_words_at_spaces()) return 0;
+  for (token id = 0; id < v.size(); ++id) {
+    const bool whole = v.is_markup(id) || v.types[id] == token_type::user_defined;
+    if (whole && last_word_end(v.names[id]) > 0) return 0;
+  }
+  return last_word_end(text);
 }
 
 std::string tokenizer::piece(token id, bool special) const {

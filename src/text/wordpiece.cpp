@@ -89,6 +89,8 @@ class wordpiece final : public text_model {
     finish();
   }
 
+  bool ends_words_at_spaces() const override { return true; }
+
  private:
   template <typename Add>
   void normalise(char32_t c, const Add& add) const {

@@ -43,7 +43,7 @@ TEST_CASE("the writer leaves data out, and such a file opens on purpose only") {
   const auto refused = test::error_of([&] { nibble::gguf::file file(path); });
   REQUIRE(refused);
   CHECK(refused->code() == errc::bad_file);
-  CHECK(test::says(refused->what(), "cut off or damaged"));
+  CHECK(test::says(refused->what(), "the header only"));
 
   const nibble::gguf::file file(path, header_only);
   CHECK_FALSE(file.has_data());

@@ -112,6 +112,54 @@ TEST_CASE("programs: without arguments they say what is missing") {
   test::check_refused(test::run("logits", {test::tales.string()}), {"tokens"}, 2);
 }
 
+TEST_CASE("programs: what an option cannot be exits with 2, and names the option") {
+  const test::temporary_folder folder;
+  const auto refused = [&](const std::string& program, const strings& more,
+                           std::initializer_list<std::string_view> parts) {
+    strings words = arguments(program, test::tales.string(), folder);
+    words.insert(words.end(), more.begin(), more.end());
+    INFO(program << ' ' << more.front() << ' ' << more.back());
+    test::check_refused(test::run(program, words), parts, 2);
+  };
+  for (const auto& [program, options] : options_of) {
+    const auto has = [&](const char* name) {
+      return std::find(options.begin(), options.end(), name) != options.end();
+    };
+    if (has("--threads") && program != "bench" && program != "perplexity") {
+      refused(program, {"-t", "-1"}, {"--threads", "-1", "0 to 1024"});
+      refused(program, {"-t", "1", "-t", "2"}, {"--threads is given 2 times", "once was expected"});
+    }
+    if (has("--activations")) {
+      refused(program, {"--isa", "foo"}, {"--isa", "'foo'", "there are: ", "scalar"});
+      refused(program, {"--kv", "f16,f32"}, {"--kv", "f16,f32", "one type"});
+      // what is refused is not offered
+      CHECK(!test::contains(test::run_well(program, {"--help"}), "f16,f32"));
+    }
+    if (has("--json")) refused(program, {"--json", "-"}, {"--json", "/dev/stdout"});
+  }
+  CHECK(names_in(folder).count("out") == 0);
+}
+
+TEST_CASE("programs: a file that is replaced keeps its permissions") {
+  namespace fs = std::filesystem;
+  const auto mode = [](const fs::path& path) { return fs::status(path).permissions(); };
+  for (const std::string program : {"logits", "imatrix", "quantize"}) {
+    const test::temporary_folder folder;
+    INFO(program);
+    const auto words = arguments(program, test::tales.string(), folder);
+    const auto out = folder / "out";
+    test::run_well(program, words);
+    CHECK(mode(out) == mode(test::write_file(folder / "new", "")));  // as the umask says
+    const fs::perms narrow = fs::perms::owner_read | fs::perms::owner_write;
+    const fs::perms wide = narrow | fs::perms::group_write | fs::perms::others_write;
+    for (const fs::perms permissions : {narrow, wide}) {
+      fs::permissions(out, permissions);
+      test::run_well(program, words);
+      CHECK(mode(out) == permissions);
+    }
+  }
+}
+
 TEST_CASE("programs: what is no model is refused by name") {
   const test::temporary_folder folder;
   const std::string model = test::read_file(test::tales);

@@ -241,7 +241,7 @@ TEST_CASE("imatrix: what cannot be done is refused, and leaves nothing") {
   const auto refused = [&](const strings& words, std::initializer_list<std::string_view> parts) {
     test::check_refused(test::run("imatrix", with_model(words)), parts, 1);
   };
-  refused({"-o", out}, {"no text is given", "--text"});
+  test::check_refused(test::run("imatrix", {model, "-o", out}), {"no text is given", "--text"}, 2);
   refused({"-o", out, "--text", text}, {text, "less than a chunk of 512"});
   refused({"-o", out, "--text", (folder / "missing").string()}, {"missing", "cannot be opened"});
   refused({"-o", out, "--text", text, "--chunk", "20", "--skip", "50"}, {"nothing is left"});
@@ -256,7 +256,7 @@ TEST_CASE("imatrix: what cannot be done is refused, and leaves nothing") {
   nibble::write_imatrix(other, folder / "other");
   refused({"-o", out, "--text", text, "--chunk", "20", "--chunks", "1", "--from",
            (folder / "other").string()},
-          {"blk.0.attn_q.weight", "3 inputs", "has 256"});
+          {"blk.0.attn_q.weight", "3 numbers", "needs 256", "another model"});
   refused({"-o", (folder / "other").string(), "--text", text, "--resume"}, {"other", "--from"});
   CHECK(names_in(folder) == std::set<std::string>{"other", "text"});
   test::check_refused(test::run("imatrix", {model, "--text", text}), {"--out"}, 2);
@@ -289,7 +289,7 @@ TEST_CASE("imatrix: an interrupt leaves nothing under the name, and says so") {
     const auto found = interrupted(folder, signal, {}, begun);
     CHECK(found.status == -signal);
     INFO(found.err);
-    CHECK(test::contains(found.err, "interrupted after "));
+    CHECK(test::contains(found.err, "interrupted "));
     CHECK(test::contains(found.err, "nothing was written"));
     CHECK(names_in(folder) == std::set<std::string>{"text"});
   }

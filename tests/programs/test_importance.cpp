@@ -1,5 +1,6 @@
 // What importance matrices are for: made from one text, they lower the divergence on another.
 
+#include <nibble/quantise/imatrix.hpp>
 #include <nlohmann/json.hpp>
 
 #include "process.hpp"
@@ -54,4 +55,32 @@ TEST_CASE("importance: a matrix from one text lowers the divergence on another")
               << " +- " << weighted.error << " with importance");
     CHECK(weighted.mean + 2 * weighted.error < plain.mean - 2 * plain.error);
   }
+}
+
+TEST_CASE("importance: a matrix of another model, or of zeros, is not used") {
+  const test::temporary_folder folder;
+  const std::string model = test::tales.string(), out = (folder / "out.gguf").string();
+  const std::string path = (folder / "matrix").string();
+  const auto zeros = [](float value) {
+    return nibble::importance{std::vector<float>(256, value), {1.0f}};
+  };
+  nibble::imatrix m;
+  m.tensors["blk.0.attn_q.weight"] = zeros(0);
+  nibble::write_imatrix(m, path);
+  const strings words{model, out, "q4_0", "--imatrix", path};
+  test::check_refused(test::run("quantize", words), {path, "are 0"}, 1);
+  // one that says something is used, the other not
+  m.tensors["blk.0.attn_k.weight"] = zeros(1);
+  nibble::write_imatrix(m, path);
+  const std::string text = test::run_well("quantize", words);
+  CHECK(test::contains(text, "1 weighted by importance"));
+  CHECK(test::contains(text, "all 0, as if there was none: blk.0.attn_q.weight\n"));
+  std::filesystem::remove(out);
+  // a model is stated
+  m.model = "0123456789abcdef";
+  nibble::write_imatrix(m, path);
+  test::check_refused(test::run("quantize", words), {path, "another model"}, 1);
+  m.model = nibble::model_fingerprint(nibble::gguf::file(model));
+  nibble::write_imatrix(m, path);
+  test::run_well("quantize", words);
 }

@@ -227,20 +227,22 @@ TEST_CASE("perplexity: what cannot be measured is refused") {
   refused({"--text", missing}, {missing, "cannot be opened"});
   refused({"--text", folder.path().string()}, {folder.path().string(), "cannot be read"});
   refused({"--text", few}, {few, "tokens, less than a chunk of 512", "--chunk"});
-  refused({"--text", "-"}, {"standard input", "holds 1 tokens"});
+  refused({"--text", "-"}, {"standard input", "holds 1 token,"});
   refused({"--text", none, "--documents", "%%"}, {none, "no document"});
   refused({"--tokens", ids}, {ids, "999999", "vocabulary"});
   refused({"--tokens", few}, {few, "'Once'", "not a token id"});
-  refused({"--chunk", "20", "--warm-up", "19"}, {"warm-up of 19", "at most 18"});
-  refused({"--chunk", "20", "--stride", "21"}, {"--stride of 21", "at most 20"});
-  refused({"--stride", "513"}, {"--stride of 513", "chunks of 512"});
   refused({"--json", model}, {model, "is an input"});
   refused({"--against", missing}, {missing});
   const auto wrong = [&](strings words, std::initializer_list<std::string_view> parts) {
     words.insert(words.begin(), model);
     test::check_refused(test::run("perplexity", words), parts, 2);
   };
+  wrong({"--chunk", "20", "--warm-up", "19"}, {"error: --warm-up 19", "at most 18"});
+  wrong({"--warm-up", "512"}, {"error: --warm-up 512", "at most 510"});
+  wrong({"--chunk", "20", "--stride", "21"}, {"error: --stride 21", "at most 20"});
+  wrong({"--stride", "513"}, {"error: --stride 513", "chunks of 512"});
   wrong({"--kv", "f16,q9"}, {"--kv", "f16,q9", "f32"});
+  wrong({"--kv", "f16,f32"}, {"--kv", "f16,f32", "one type was expected"});
   wrong({"--kl-against", ","}, {"--against-kv", "types are f16, f32"});
   wrong({"--chunk", "1"}, {"--chunk", "1"});
   wrong({"--text", few, "--tokens", ids}, {"--text", "--tokens"});

@@ -36,16 +36,16 @@ const strings experts = {"--arch", "llama", "--n-layer", "1", "--n-embd", "64", 
 }  // namespace
 
 TEST_CASE("synth: options that make no model are refused by name") {
-  check_refused({}, {"--preset", "--arch"}, 1);
-  check_refused({"--arch", "mamba"}, {"'mamba'", "llama", "gpt-oss"}, 1);
-  check_refused({"--arch", "llama"}, {"--n-layer", "--n-embd", "--n-head", "--n-ff"}, 1);
+  check_refused({}, {"--preset", "--arch"}, 2);
+  check_refused({"--arch", "mamba"}, {"'mamba'", "llama", "gpt-oss"}, 2);
+  check_refused({"--arch", "llama"}, {"--n-layer", "--n-embd", "--n-head", "--n-ff"}, 2);
   check_refused({"--arch", "qwen3moe", "--n-layer", "1", "--n-embd", "64", "--n-head", "2"},
-                {"--n-expert", "--n-ff-expert", "--n-expert-used"}, 1);
-  check_refused(preset + strings{"--type", "q9"}, {"'q9'", "q4_0"}, 1);
-  check_refused(preset + strings{"--n-vocab", "100"}, {"at least", "--n-vocab is 100"}, 1);
+                {"--n-expert", "--n-ff-expert", "--n-expert-used"}, 2);
+  check_refused(preset + strings{"--type", "q9"}, {"'q9'", "q4_0"}, 2);
+  check_refused(preset + strings{"--n-vocab", "100"}, {"at least", "--n-vocab is 100"}, 2);
   check_refused(preset + strings{"--rope-scaling", "more"}, {"--rope-scaling", "yarn"}, 2);
   check_refused(preset + strings{"--rope-scaling", "yarn"},
-                {"--rope-factor", "--rope-original-context"}, 1);
+                {"--rope-factor", "--rope-original-context"}, 2);
   check_refused(preset + strings{"--tied", "--untied"}, {"--tied"}, 2);
   check_refused(preset + strings{"--name", "caf\xe9"}, {"--name", "UTF-8"}, 2);
   test::check_refused(test::run("synth", preset), {"out"}, 2);
@@ -71,7 +71,7 @@ TEST_CASE("synth: numbers out of range are refused with the option and its range
   range("--context", limits::context);
   range("--n-expert", limits::experts);
   check_refused(preset + strings{"--n-vocab", "1048577"},
-                {"1048576", "--n-vocab is 1048577", "--no-vocabulary"}, 1);
+                {"1048576", "--n-vocab is 1048577", "--no-vocabulary"}, 2);
   const test::synth_file large(
       preset + strings{"--n-vocab", "16777216", "--no-vocabulary", "--header-only"});
   CHECK(large.header().find_tensor("token_embd.weight")->view.shape.rows() == 16777216);
@@ -87,32 +87,32 @@ TEST_CASE("synth: numbers out of range are refused with the option and its range
 
 TEST_CASE("synth: shapes that cannot be are told in the words of the options") {
   check_refused(preset + strings{"--n-head", "7"}, {"--n-head is 7", "--n-head-kv 8", "multiple"},
-                1);
+                2);
   check_refused(narrow + strings{"--n-embd", "64", "--n-head", "3"},
-                {"--n-embd 64", "--n-head 3", "--head-length"}, 1);
+                {"--n-embd 64", "--n-head 3", "--head-length"}, 2);
   check_refused(narrow + strings{"--n-embd", "66", "--n-head", "2"},
-                {"--n-embd", "--n-head", "33", "even"}, 1);
+                {"--n-embd", "--n-head", "33", "even"}, 2);
   check_refused(narrow + strings{"--n-embd", "65536", "--n-head", "2"},
-                {"--n-embd 65536", "32768", "at most 16384", "--head-length"}, 1);
-  check_refused(preset + strings{"--head-length", "3"}, {"--head-length is 3", "even"}, 1);
+                {"--n-embd 65536", "32768", "at most 16384", "--head-length"}, 2);
+  check_refused(preset + strings{"--head-length", "3"}, {"--head-length is 3", "even"}, 2);
   check_refused(experts + strings{"--n-expert", "2", "--n-expert-used", "3", "--n-ff-expert", "64"},
-                {"--n-expert-used is 3", "--n-expert 2"}, 1);
+                {"--n-expert-used is 3", "--n-expert 2"}, 2);
 }
 
 TEST_CASE("synth: options that would do nothing are refused") {
   check_refused(preset + strings{"--n-expert", "4", "--n-ff-expert", "64"},
-                {"--n-expert, --n-ff-expert would do nothing", "'qwen3' have no experts"}, 1);
+                {"--n-expert, --n-ff-expert would do nothing", "'qwen3' have no experts"}, 2);
   check_refused(experts + strings{"--n-ff", "64", "--n-expert-used", "2"},
-                {"--n-expert-used would do nothing", "--n-expert"}, 1);
-  check_refused(moe + strings{"--n-ff", "64"}, {"--n-ff would do nothing", "--n-ff-expert"}, 1);
+                {"--n-expert-used would do nothing", "--n-expert"}, 2);
+  check_refused(moe + strings{"--n-ff", "64"}, {"--n-ff would do nothing", "--n-ff-expert"}, 2);
   check_refused(preset + strings{"--sliding-window", "64"},
-                {"--sliding-window would do nothing", "no windows"}, 1);
+                {"--sliding-window would do nothing", "no windows"}, 2);
   check_refused(preset + strings{"--rope-factor", "2", "--rope-original-context", "64"},
-                {"--rope-factor, --rope-original-context would do nothing", "--rope-scaling"}, 1);
+                {"--rope-factor, --rope-original-context would do nothing", "--rope-scaling"}, 2);
   check_refused(preset + strings{"--rope-scaling", "none", "--rope-factor", "2"},
-                {"--rope-factor would do nothing"}, 1);
+                {"--rope-factor would do nothing"}, 2);
   check_refused({"--preset", "gemma3-12b", "--rope-original-context", "64"},
-                {"--rope-original-context would do nothing", "linear"}, 1);
+                {"--rope-original-context would do nothing", "linear"}, 2);
   check_refused(preset + strings{"--header-only", "--seed", "1"}, {"--seed", "--header-only"}, 2);
   check_refused(preset + strings{"--header-only", "-t", "1"}, {"--threads", "--header-only"}, 2);
   check_refused({"--list"}, {"--list", "out"}, 2);
@@ -128,7 +128,7 @@ TEST_CASE("synth: an interrupt leaves no file behind") {
   const auto nothing = test::write_file(input / "in", "");
   for (const int signal : {SIGINT, SIGTERM}) {
     test::process running("synth",
-                          {"--preset", "llama-3.1-405b", "--no-vocabulary", "--type", "q8_0",
+                          {"--preset", "llama-3.2-1b", "--no-vocabulary", "--type", "f32",
                            (folder / "x.gguf").string()},
                           nothing.string());
     // until it writes
@@ -160,4 +160,13 @@ TEST_CASE("synth: an interrupt ends the making of a vocabulary at once") {
     CHECK(taken.count() < 1);
     CHECK(names_in(folder).empty());
   }
+}
+
+TEST_CASE("synth: a disk without room is noticed before anything is written") {
+  const test::temporary_folder folder;
+  if (std::filesystem::space(folder.path()).available > 1'500'000'000'000) return;
+  test::check_refused(test::run("synth", {"--preset", "llama-3.1-405b", "--no-vocabulary", "--type",
+                                          "f32", (folder / "x.gguf").string()}),
+                      {"x.gguf", "it takes 1.5 TiB", "the disk has"}, 1);
+  CHECK(names_in(folder).empty());
 }

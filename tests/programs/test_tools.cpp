@@ -323,7 +323,7 @@ TEST_CASE("bench: what cannot be measured is refused before anything is") {
   const test::temporary_folder folder;
   const std::string nowhere = (folder / "no-such-folder" / "results.json").string();
   test::check_refused(test::run("bench", {model, "--json", nowhere}), {nowhere}, 1);
-  test::check_refused(test::run("bench", {model, "-p", "0", "-n", "0"}), {"no test is left"}, 1);
+  test::check_refused(test::run("bench", {model, "-p", "0", "-n", "0"}), {"no test is left"}, 2);
   test::check_refused(test::run("bench", {model, "-p", "99999"}), {"pp99999", "context"}, 1);
   test::check_refused(test::run("bench", {model, "-d", "99999"}), {"depth", "99999"}, 1);
   test::check_refused(test::run("bench", {model, "-p", "-1"}), {"--prompt", "-1"});

@@ -183,7 +183,7 @@ TEST_CASE("quantise_file: importance reaches each matrix, and must fit") {
   options.importance_name = "some.imatrix";
   const auto report = nibble::quantise_file(source, folder / "out.gguf", options);
   for (const auto& t : report.tensors) {
-    CHECK(t.weighted == m.tensors.contains(t.name));
+    CHECK(t.weighted == (t.name == "blk.0.ffn_up_exps.weight"));
     CHECK(t.has_errors == (t.converted && t.to == *nibble::find_format(type)));
   }
   CHECK(report.unused_importance == std::vector<std::string>{"blk.7.not_there.weight"});
@@ -202,6 +202,13 @@ TEST_CASE("quantise_file: importance reaches each matrix, and must fit") {
     CHECK(std::ranges::equal(test::bytes_of(*to).subspan(matrix * bytes, bytes), expected));
   }
 
+  m.model = "0123456789abcdef";
+  test::check_error(refused(source, folder / "out2.gguf", options), errc::invalid_argument,
+                    {"in.gguf", "'some.imatrix'", "another model"});
+  m.model = nibble::model_fingerprint(source);
+  up.in_sum2.assign(up.in_sum2.size(), 0.0f);
+  test::check_error(refused(source, folder / "out2.gguf", options), errc::invalid_argument,
+                    {"in.gguf", "'some.imatrix'", "are 0"});
   m.tensors["blk.0.attn_q.weight"] = {std::vector<float>(256, 1.0f), {3}};
   test::check_error(refused(source, folder / "out2.gguf", options), errc::invalid_argument,
                     {"in.gguf", "'blk.0.attn_q.weight'", "256 numbers", "[512, 70]", "512"});

@@ -41,7 +41,7 @@ struct quantised_tensor {
   std::optional<format_id> instead_of;
   bool converted = false;   // otherwise its bytes are copied
   bool has_errors = false;  // converted to a format of blocks, whose errors importance can weigh
-  bool weighted = false;    // by the importance matrix
+  bool weighted = false;    // by the importance matrix, where some of its sums are not 0
 };
 
 // What quantise_file is going to do, or has done.
@@ -72,7 +72,8 @@ NIBBLE_API quantise_report plan_quantise(const gguf::file& input,
 // error:
 //   invalid_argument  an unknown type, a pattern that matches nothing, an output that is a part of
 //                     the input or has no name, importance of another length than a tensor's rows
-//                     (with the tensor) or for none of the tensors
+//                     (with the tensor), for none of the tensors, of another model as far as it
+//                     states one and the input has its data, or of sums that are all 0
 //   unsupported       a tensor of a type that nibble only copies would have to be converted
 //   bad_file          a tensor has values that are not finite, or too large for its new format
 //   cancelled         `cancel` was requested; nothing is left behind

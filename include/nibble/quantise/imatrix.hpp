@@ -10,8 +10,10 @@
 #include <map>
 #include <nibble/base/config.hpp>
 #include <nibble/base/error.hpp>
+#include <nibble/gguf/file.hpp>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace nibble::inline NIBBLE_ABI {
@@ -28,6 +30,8 @@ struct importance {
   // saw no token, so that its errors count alike.
   // Throws error(invalid_argument) if in_sum2 does not divide into so many matrices.
   NIBBLE_API std::vector<float> weights(std::uint64_t index, std::uint64_t matrices) const;
+  // Whether all sums are 0, so that nothing is known.
+  NIBBLE_API bool says_nothing() const;
 };
 
 struct imatrix {
@@ -36,7 +40,21 @@ struct imatrix {
   std::vector<std::string> datasets;
   std::uint32_t chunk_count = 0;
   std::uint32_t chunk_size = 0;  // tokens in a chunk; 0 if the file does not say
+  // What only nibble's own files say, else empty: model_fingerprint of the model that it was made
+  // with, and the fingerprint of the tokens of all chunks.
+  std::string model, chunks;
 };
+
+// The same for a model in any format, and hardly the same for two models: of the tensors' names and
+// shapes, and of the values of those with one dimension, such as the gains of norms, which are kept
+// where a model is quantised. Only training that changes none of these (adapters) is not noticed.
+// Empty for a file without its tensors' data.
+NIBBLE_API std::string model_fingerprint(const gguf::file& model);
+
+// Throws error(invalid_argument) unless the matrix may be one of this model: some of its tensors
+// are there, those with as many columns and matrices; it does not state another model; and some sum
+// is not 0. `name` stands for the matrix in errors, if it is not empty.
+NIBBLE_API void check_importance(const gguf::file& model, const imatrix& m, std::string_view name);
 
 // Reads either kind; the first bytes tell which. Throws error: io; bad_file for what is neither,
 // for sums without counts or of other lengths, for numbers that are negative or not finite; naming
@@ -46,9 +64,10 @@ NIBBLE_API imatrix read_imatrix(const std::filesystem::path& path);
 NIBBLE_API imatrix read_imatrix(std::span<const std::byte> bytes, const std::string& name);
 
 // Writes the GGUF kind: general.type "imatrix", imatrix.datasets, imatrix.chunk_count,
-// imatrix.chunk_size, and for each tensor NAME.in_sum2 [columns, matrices] and NAME.counts
-// [1, matrices], both F32. The file gets its name when it is whole. Throws error: io;
-// invalid_argument for entries that read_imatrix would refuse and for names above 56 bytes.
+// imatrix.chunk_size, nibble.imatrix.model, nibble.imatrix.chunks, and for each tensor NAME.in_sum2
+// [columns, matrices] and NAME.counts [1, matrices], both F32. The file gets its name when it is
+// whole. Throws error: io; invalid_argument for entries that read_imatrix would refuse and for
+// names above 56 bytes.
 NIBBLE_API void write_imatrix(const imatrix& m, const std::filesystem::path& path);
 // The same in memory.
 NIBBLE_API std::vector<std::byte> imatrix_bytes(const imatrix& m);

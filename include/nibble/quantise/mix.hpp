@@ -48,6 +48,8 @@ struct tensor_rule {
   format_id to{};
 };
 NIBBLE_API bool glob_matches(std::string_view pattern, std::string_view text);
+// Throws error(invalid_argument) for a pattern that is empty, or has a set without an end.
+NIBBLE_API void check_glob(std::string_view pattern);
 
 struct mix_options {
   std::string type = "q4_k_m";

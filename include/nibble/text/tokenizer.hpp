@@ -2,6 +2,7 @@
 // score, byte-level BPE, and WordPiece.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <nibble/base/config.hpp>
@@ -63,9 +64,16 @@ class NIBBLE_API tokenizer {
   // vocabulary that has none U+FFFD, and decode gives these instead. Control tokens come only from
   // parse_special and add_special, and from such a byte if the unknown token is one.
   // Time grows linearly with the text (times the logarithm of the longest word).
-  // Throws invalid_argument for a text of 512 MiB or more, and for a byte that cannot be expressed;
+  // Throws invalid_argument for a text above longest_text, and for a byte that cannot be expressed;
   // out_of_memory; unsupported for a word of megabytes that the pattern's engine gives up on.
   std::vector<token> encode(std::string_view text, const encode_options& options = {}) const;
+  // Offsets are 32 bits wide, and marking spaces makes a text up to three times as long.
+  static constexpr std::size_t longest_text = (1u << 29) - 1;
+
+  // For text that is still being read: the length of the longest beginning of `text` that is known
+  // to keep its tokens whatever follows it; 0 if none is. What encode gives for this beginning is,
+  // without the tokens that end a text, the beginning of what it gives for the whole.
+  std::size_t settled_bytes(std::string_view text) const;
 
   // The parts joined, tokenised as one text; markup is looked for only in parts that allow it. So a
   // chat prompt keeps the borders of its template, and nobody can write markup into a message.
