@@ -101,17 +101,17 @@ inline typename strip<Arch>::i32 add_group(typename strip<Arch>::i32 sum,
   return sum;
 }
 
-// The floats of one group of one token: the only place that says how a result is added up.
+// The floats of one group of one token: the only place that says how a result is added up. xs: the
+// scale of the activations; x_sum: their sum, scaled, for formats with an offset.
 template <typename Arch, typename F>
 inline void add_scaled_group(const typename strip<Arch>::i32& sum,
                              const typename strip<Arch>::f32& scale,
-                             const typename strip<Arch>::f32& offset, float x_scale,
-                             const std::int16_t* sums, int g, typename strip<Arch>::f32& acc) {
-  const auto xs = broadcast<Arch>(x_scale);
+                             const typename strip<Arch>::f32& offset,
+                             const typename strip<Arch>::f32& xs,
+                             const typename strip<Arch>::f32& x_sum,
+                             typename strip<Arch>::f32& acc) {
   acc = fused<Arch>::mul_add(to_floats<Arch>(sum), scale * xs, acc);
-  if constexpr (F::has_offset) {
-    acc = fused<Arch>::mul_add(offset, xs * to_floats<Arch>(group_sum<Arch, F>(sums, g, 1)), acc);
-  }
+  if constexpr (F::has_offset) acc = fused<Arch>::mul_add(offset, x_sum, acc);
 }
 
 // acc[t] += strip . x[t]
@@ -142,8 +142,12 @@ inline void multiply_strip(const unsigned char* packed, std::int64_t columns,
           if constexpr (bias != 0) sum = group_sum<Arch, F>(sums, g, -bias);
           sum = add_group<Arch, F>(sum, codes + g * F::group_size / 4,
                                    x[t].q + at + g * F::group_size);
-          add_scaled_group<Arch, F>(sum, scale[g], offset[g], x[t].scale[at / unit], sums, g,
-                                    acc[t]);
+          const auto xs = broadcast<Arch>(x[t].scale[at / unit]);
+          typename lanes::f32 x_sum{};
+          if constexpr (F::has_offset) {
+            x_sum = xs * to_floats<Arch>(group_sum<Arch, F>(sums, g, 1));
+          }
+          add_scaled_group<Arch, F>(sum, scale[g], offset[g], xs, x_sum, acc[t]);
         }
       }
     }

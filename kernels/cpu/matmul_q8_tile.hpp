@@ -14,10 +14,13 @@ namespace nibble::inline NIBBLE_ABI::kernels {
 
 inline constexpr int stretch = 512;  // columns of a panel, a multiple of all blocks
 inline constexpr int stretch_units = stretch / unit;
-inline constexpr std::int64_t token_block = 64;  // that pass a panel while it is there
 
 template <typename Arch, typename F>
 inline constexpr bool widened = products_of<Arch> == product_kind::pairs&& wide_codes<F>;
+
+// Tokens that pass a panel while it is there; fewer of those that take two bytes.
+template <typename Arch, typename F>
+inline constexpr std::int64_t token_block = widened<Arch, F> ? 64 : 128;
 
 // The sums of a tile, and what is multiplied, fit the registers.
 template <typename Arch>
@@ -85,20 +88,46 @@ struct alignas(64) panel {
   }
 };
 
+// What is made once of a group's sum of activations: where its integer sums start if the codes are
+// biased, or what is multiplied by the offsets.
+union group_term {
+  std::int32_t start;  // -bias * sum
+  float x_sum;         // scale * sum
+};
+
 // The activations of some tokens as a tile takes them; `q` has `q_stride` bytes a token, in the
 // order of the panel's words.
 struct tile_activations {
   const std::int8_t* q;
   std::int64_t q_stride;
   const float* scale;
-  const std::int16_t* sum;
-  std::int64_t columns;  // from one token's scales and sums to the next
+  std::int64_t scale_stride;  // from one token's scales to the next
+  const group_term* terms;    // [tokens, stretch_units, groups]
+  std::int64_t terms_stride;
 
   tile_activations from(std::int64_t token) const {
-    return {q + token * q_stride, q_stride, scale + token * (columns / 32),
-            sum + token * (columns / 16), columns};
+    return {q + token * q_stride,         q_stride,    scale + token * scale_stride, scale_stride,
+            terms + token * terms_stride, terms_stride};
   }
 };
+
+// One token's terms for `units` units.
+template <typename Arch, typename F>
+inline void make_terms(const activations& x, int units, group_term* to) {
+  constexpr int groups = unit_groups<F>;
+  constexpr int bias = product_bias<Arch, F>;
+  static_assert(bias == 0 || !F::has_offset);
+  for (int u = 0; u < units; ++u) {
+    for (int g = 0; g < groups; ++g) {
+      const int sum = groups == 2 ? x.sum[2 * u + g] : x.sum[2 * u] + x.sum[2 * u + 1];
+      if constexpr (bias != 0) {
+        to[u * groups + g].start = -bias * sum;
+      } else if constexpr (F::has_offset) {
+        to[u * groups + g].x_sum = x.scale[u] * static_cast<float>(sum);
+      }
+    }
+  }
+}
 
 // Words [first, first + n) of a unit for all strips and tokens: sum[s][t] += codes . x, in 32 bits.
 template <typename Arch, typename F, int Strips, int Tokens>
@@ -173,7 +202,7 @@ inline void multiply_tile(const panel<Arch, F, Strips>& p, int units, const tile
       NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
         typename lanes::i32 start{};
         if constexpr (bias != 0) {
-          start = group_sum<Arch, F>(x.sum + t * (x.columns / 16) + 2 * u, g, -bias);
+          start = broadcast_word<Arch>(&x.terms[t * x.terms_stride + u * groups + g]);
         }
         NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) sum[s][t] = start;
       }
@@ -188,11 +217,14 @@ inline void multiply_tile(const panel<Arch, F, Strips>& p, int units, const tile
         add_words<Arch, F>(codes, x, u, g * n, n, sum);
       }
       NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
+        const auto xs = broadcast<Arch>(x.scale[t * x.scale_stride + u]);
+        typename lanes::f32 x_sum{};
+        if constexpr (F::has_offset) {
+          x_sum = broadcast<Arch>(x.terms[t * x.terms_stride + u * groups + g].x_sum);
+        }
         NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
           add_scaled_group<Arch, F>(sum[s][t], p.scale[u][g][s],
-                                    p.offset[F::has_offset ? u : 0][g][s],
-                                    x.scale[t * (x.columns / 32) + u],
-                                    x.sum + t * (x.columns / 16) + 2 * u, g, acc[s][t]);
+                                    p.offset[F::has_offset ? u : 0][g][s], xs, x_sum, acc[s][t]);
         }
       }
     }
@@ -251,9 +283,10 @@ template <typename Arch, typename F>
 struct tile_scratch {
   alignas(64) unsigned char panels[sizeof(panel<Arch, F, tile_strips<Arch>>)];
   // results of a strip with fewer rows
-  alignas(64) float edge[token_block][tile_strips<Arch> * strip_rows<Arch>];
+  alignas(64) float edge[token_block<Arch, F>][tile_strips<Arch> * strip_rows<Arch>];
+  alignas(64) group_term terms[token_block<Arch, F>][stretch_units * unit_groups<F>];
   // activations in 16 bits
-  alignas(64) std::int8_t wide[widened<Arch, F> ? token_block * 2 * stretch : 1];
+  alignas(64) std::int8_t wide[widened<Arch, F> ? token_block<Arch, F> * 2 * stretch : 1];
 };
 
 // Activations as the panel has widened codes: of a unit the even columns, then the odd ones.
@@ -308,12 +341,21 @@ inline void multiply_many(const cpu::packed_rows& rows, const cpu::q8_matrix& x,
   const auto* const packed = static_cast<const unsigned char*>(rows.data);
   const auto strip_bytes =
       static_cast<std::size_t>(x.columns / F::block_size * all) * sizeof(typename F::block);
-  for (std::int64_t t = 0; t < tokens; t += token_block) {
-    const std::int64_t some = least(token_block, tokens - t);
+  constexpr std::int64_t block = token_block<Arch, F>;
+  for (std::int64_t t = 0; t < tokens; t += block) {
+    const std::int64_t some = least(block, tokens - t);
     for (std::int64_t first = 0; first < x.columns; first += stretch) {
       const int n = static_cast<int>(least<std::int64_t>(stretch, x.columns - first));
       const activations a = token_of(x, t, first);
-      tile_activations y{a.q, x.columns, a.scale, a.sum, x.columns};
+      tile_activations y{a.q,
+                         x.columns,
+                         a.scale,
+                         x.columns / unit,
+                         scratch.terms[0],
+                         stretch_units * unit_groups<F>};
+      for (std::int64_t i = 0; i < some; ++i) {
+        make_terms<Arch, F>(token_of(x, t + i, first), n / unit, scratch.terms[i]);
+      }
       if constexpr (widened<Arch, F>) {
         widen_activations(a.q, x.columns, some, n, scratch.wide);
         y.q = scratch.wide;

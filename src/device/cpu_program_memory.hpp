@@ -45,9 +45,9 @@ struct thread_scratch {
 struct part_size {
   std::int64_t rows, tokens;
 };
-inline constexpr part_size q8_part = {256, 64}, f32_part = {128, 192};
-inline constexpr std::int64_t tile_floats = f32_part.rows * f32_part.tokens;
-static_assert(tile_floats >= q8_part.rows * q8_part.tokens);
+inline constexpr part_size q8_part = {256, 128}, f32_part = {128, 192};
+inline constexpr std::int64_t tile_floats = q8_part.rows * q8_part.tokens;
+static_assert(tile_floats >= f32_part.rows * f32_part.tokens);
 
 struct cpu_program_memory {
   workspace_layout values;
