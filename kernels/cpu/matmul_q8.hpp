@@ -1,9 +1,9 @@
 // Packed weights times int8 activations.
 //
 // A result is one chain of float operations over the units of 32 columns: the exact integer sum of
-// a group, times its scale and that of the activations, is added, then its offset times the sum of
-// the activations. The chain is the same for any number of tokens and on every instruction set,
-// save for operations that one fuses and another does not.
+// a unit, times its scale and that of the activations, is added, then the offset of each of its
+// groups times the sum of the activations. The chain is the same for any number of tokens and on
+// every instruction set, save for operations that one fuses and another does not.
 //
 // Few tokens use the codes where they are unpacked, in registers; many take the way of
 // matmul_q8_tile.hpp.
@@ -57,61 +57,110 @@ inline activations token_of(const cpu::q8_matrix& x, std::int64_t token, std::in
   return {x.q + at, x.scale + at / 32, x.sum + at / 16};
 }
 
-// [rows] factor * the sum of the activations in group g of a unit; sums: two of 16 columns.
+// The same 16 bits in both halves of each row's lane, or those of two groups.
+template <typename Arch>
+inline typename strip<Arch>::i16 pairs_of(const typename strip<Arch>::i32& low,
+                                          const typename strip<Arch>::i32& high) {
+  return reinterpret_cast<typename strip<Arch>::i16>((low & 0xffff) | high << 16);
+}
+
+// What the sums of one unit need beside its codes and floats.
 template <typename Arch, typename F>
-inline typename strip<Arch>::i32 group_sum(const std::int16_t* sums, int g, std::int16_t factor) {
+struct unit_integers {
   using i32 = typename strip<Arch>::i32;
   using i16 = typename strip<Arch>::i16;
-  const std::uint32_t f = static_cast<std::uint16_t>(factor);
-  const std::uint32_t both = unit_groups<F> == 1 ? f | f << 16 : g == 0 ? f : f << 16;
-  const i32 factors = static_cast<std::int32_t>(both) - i32{};
-  return byte_products<Arch>::multiply_pairs(reinterpret_cast<i16>(broadcast_word<Arch>(sums)),
-                                             reinterpret_cast<i16>(factors));
+  static constexpr int bias = product_bias<Arch, F>;
+  static constexpr bool by_pairs = products_of<Arch> == product_kind::pairs;
+
+  // of small_scales: as it multiplies pairs of sums, or sums
+  std::conditional_t<by_pairs, i16, i32> scale[unit_groups<F>];
+  i16 start;  // what the sums of the activations of its halves are multiplied by, for the bias
+
+  unit_integers(const strip_block<Arch, F>& b, int u) {
+    const i32 biased = -bias + i32{};
+    if constexpr (small_scales<F>) {
+      const i32 first = small_scale(b, 2 * u), second = small_scale(b, 2 * u + 1);
+      if constexpr (by_pairs) {
+        scale[0] = pairs_of<Arch>(first, first);
+        scale[1] = pairs_of<Arch>(second, second);
+      } else {
+        scale[0] = first;
+        scale[1] = second;
+      }
+      // at most 128 * 32
+      start = pairs_of<Arch>(biased * first, biased * second);
+    } else {
+      start = pairs_of<Arch>(biased, biased);
+    }
+  }
+};
+
+// [rows] factors (of the lower and the upper half of a unit) times the sums of the activations.
+template <typename Arch>
+inline typename strip<Arch>::i32 times_sums(const typename strip<Arch>::i16& factors,
+                                            const void* sums) {
+  return byte_products<Arch>::multiply_pairs(
+      reinterpret_cast<typename strip<Arch>::i16>(broadcast_word<Arch>(sums)), factors);
 }
 
 template <typename Arch>
 inline typename strip<Arch>::i32 add_pairs(const typename strip<Arch>::i32& sum,
-                                           const typename strip<Arch>::i16& pairs) {
-  return sum + byte_products<Arch>::multiply_pairs(pairs, 1 - typename strip<Arch>::i16{});
+                                           const typename strip<Arch>::i16& pairs,
+                                           const typename strip<Arch>::i16& scale) {
+  return sum + byte_products<Arch>::multiply_pairs(pairs, scale);
 }
 
-// sum + codes . x over the words of a group, for few tokens.
+// sum + codes . x over the words of a group, times its scale, for few tokens. Sums of pairs are at
+// most 2^15, scales 2^7: a unit's sum stays below 2^26.
 template <typename Arch, typename F>
 inline typename strip<Arch>::i32 add_group(typename strip<Arch>::i32 sum,
                                            const typename strip<Arch>::u8* codes,
-                                           const std::int8_t* x) {
+                                           const std::int8_t* x,
+                                           const unit_integers<Arch, F>& integers, int g) {
   using dot = byte_products<Arch>;
+  using lanes = strip<Arch>;
   constexpr int words = F::group_size / 4;
   if constexpr (dot::kind == product_kind::pairs) {
     constexpr int run = wide_codes<F> ? 1 : least(pairs_in_16_bits<F>(), words);
     NIBBLE_UNROLL for (int w = 0; w < words; w += run) {
-      typename strip<Arch>::i16 pairs{};
+      typename lanes::i16 pairs{};
       NIBBLE_UNROLL for (int i = w; i < w + run; ++i) {
         const auto y = broadcast_word<Arch>(x + 4 * i);
         pairs += wide_codes<F> ? dot::multiply_signed(codes[i], y) : dot::multiply(codes[i], y);
         pin<Arch>(pairs);
       }
-      sum = add_pairs<Arch>(sum, pairs);
+      sum = add_pairs<Arch>(sum, pairs,
+                            small_scales<F> ? integers.scale[g] : 1 - typename lanes::i16{});
     }
+    return sum;
   } else {
+    typename lanes::i32 own{};
+    if constexpr (!small_scales<F>) own = sum;
     NIBBLE_UNROLL for (int w = 0; w < words; ++w) {
-      sum = dot::add(sum, codes[w], broadcast_word<Arch>(x + 4 * w));
+      own = dot::add(own, codes[w], broadcast_word<Arch>(x + 4 * w));
     }
+    if constexpr (small_scales<F>) return sum + own * integers.scale[g];
+    return own;
   }
-  return sum;
 }
 
-// The floats of one group of one token: the only place that says how a result is added up. xs: the
-// scale of the activations; x_sum: their sum, scaled, for formats with an offset.
-template <typename Arch, typename F>
-inline void add_scaled_group(const typename strip<Arch>::i32& sum,
-                             const typename strip<Arch>::f32& scale,
-                             const typename strip<Arch>::f32& offset,
-                             const typename strip<Arch>::f32& xs,
-                             const typename strip<Arch>::f32& x_sum,
-                             typename strip<Arch>::f32& acc) {
+// The two places that say how a result is added up. xs: the scale of the activations; x_sum: the
+// sum of a group of them, scaled.
+template <typename Arch>
+inline void add_unit(const typename strip<Arch>::i32& sum, const typename strip<Arch>::f32& scale,
+                     const typename strip<Arch>::f32& xs, typename strip<Arch>::f32& acc) {
   acc = fused<Arch>::mul_add(to_floats<Arch>(sum), scale * xs, acc);
-  if constexpr (F::has_offset) acc = fused<Arch>::mul_add(offset, x_sum, acc);
+}
+template <typename Arch>
+inline void add_offset(const typename strip<Arch>::f32& offset,
+                       const typename strip<Arch>::f32& x_sum, typename strip<Arch>::f32& acc) {
+  acc = fused<Arch>::mul_add(offset, x_sum, acc);
+}
+
+// The sum of the activations of group g of a unit, of whose halves `sums` are.
+template <typename F>
+inline int sum_of_group(const std::int16_t* sums, int g) {
+  return unit_groups<F> == 2 ? sums[g] : sums[0] + sums[1];
 }
 
 // acc[t] += strip . x[t]
@@ -133,21 +182,24 @@ inline void multiply_strip(const unsigned char* packed, std::int64_t columns,
       typename lanes::u8 codes[unit_words];
       unit_codes(again, u, codes);
       to_product_codes<Arch, F>(codes);
-      typename lanes::f32 scale[groups], offset[groups];
-      unit_scales(again, scales, u, scale, offset);
+      const unit_integers<Arch, F> integers(again, u);
+      const typename lanes::f32 scale = unit_scale(again, scales, u);
       NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
+        const std::int16_t* const sums = x[t].sum + at / 16;
+        typename lanes::i32 sum{};
+        if constexpr (bias != 0) sum = times_sums<Arch>(integers.start, sums);
         NIBBLE_UNROLL for (int g = 0; g < groups; ++g) {
-          const std::int16_t* const sums = x[t].sum + at / 16;
-          typename lanes::i32 sum{};
-          if constexpr (bias != 0) sum = group_sum<Arch, F>(sums, g, -bias);
           sum = add_group<Arch, F>(sum, codes + g * F::group_size / 4,
-                                   x[t].q + at + g * F::group_size);
-          const auto xs = broadcast<Arch>(x[t].scale[at / unit]);
-          typename lanes::f32 x_sum{};
-          if constexpr (F::has_offset) {
-            x_sum = xs * to_floats<Arch>(group_sum<Arch, F>(sums, g, 1));
+                                   x[t].q + at + g * F::group_size, integers, g);
+        }
+        const float xs = x[t].scale[at / unit];
+        add_unit<Arch>(sum, scale, broadcast<Arch>(xs), acc[t]);
+        if constexpr (F::has_offset) {
+          NIBBLE_UNROLL for (int g = 0; g < groups; ++g) {
+            const float x_sum = xs * static_cast<float>(sum_of_group<F>(sums, g));
+            add_offset<Arch>(group_offset(again, scales, groups * u + g), broadcast<Arch>(x_sum),
+                             acc[t]);
           }
-          add_scaled_group<Arch, F>(sum, scale[g], offset[g], xs, x_sum, acc[t]);
         }
       }
     }

@@ -47,8 +47,12 @@ struct alignas(64) panel {
   static constexpr int groups = unit_groups<F>;
 
   typename lanes::u8 codes[stretch_units][Strips][words];
-  typename lanes::f32 scale[stretch_units][groups][Strips];
+  typename lanes::f32 scale[stretch_units][Strips];
   typename lanes::f32 offset[F::has_offset ? stretch_units : 1][groups][Strips];
+  // of formats that have them
+  struct no_integers {};
+  std::conditional_t<small_scales<F>, unit_integers<Arch, F>, no_integers>
+      integers[small_scales<F> ? stretch_units : 1][Strips];
 
   // first: a multiple of the block size; n: columns
   void fill(const unsigned char* packed, std::size_t strip_bytes, std::int64_t first, int n) {
@@ -79,20 +83,21 @@ struct alignas(64) panel {
         codes[to][s][w] = c[w];
       }
     }
-    typename lanes::f32 a[groups], b[groups];
-    unit_scales(block, scales, from, a, b);
+    scale[to][s] = unit_scale(block, scales, from);
+    if constexpr (small_scales<F>) integers[to][s] = {block, from};
     NIBBLE_UNROLL for (int g = 0; g < groups; ++g) {
-      scale[to][g][s] = a[g];
-      if constexpr (F::has_offset) offset[to][g][s] = b[g];
+      if constexpr (F::has_offset)
+        offset[to][g][s] = group_offset(block, scales, groups * from + g);
     }
   }
 };
 
-// What is made once of a group's sum of activations: where its integer sums start if the codes are
-// biased, or what is multiplied by the offsets.
-union group_term {
-  std::int32_t start;  // -bias * sum
-  float x_sum;         // scale * sum
+// What is made once of the sums of a unit's activations: where its integer sums start if the codes
+// are biased, or what is multiplied by the offsets.
+union unit_term {
+  std::int32_t start;    // -bias * sum
+  std::int16_t sums[2];  // of its halves, with small_scales
+  float x_sum[2];        // scale * sum, of each group
 };
 
 // The activations of some tokens as a tile takes them; `q` has `q_stride` bytes a token, in the
@@ -102,7 +107,7 @@ struct tile_activations {
   std::int64_t q_stride;
   const float* scale;
   std::int64_t scale_stride;  // from one token's scales to the next
-  const group_term* terms;    // [tokens, stretch_units, groups]
+  const unit_term* terms;     // [tokens, stretch_units]
   std::int64_t terms_stride;
 
   tile_activations from(std::int64_t token) const {
@@ -113,18 +118,19 @@ struct tile_activations {
 
 // One token's terms for `units` units.
 template <typename Arch, typename F>
-inline void make_terms(const activations& x, int units, group_term* to) {
-  constexpr int groups = unit_groups<F>;
+inline void make_terms(const activations& x, int units, unit_term* to) {
   constexpr int bias = product_bias<Arch, F>;
   static_assert(bias == 0 || !F::has_offset);
   for (int u = 0; u < units; ++u) {
-    for (int g = 0; g < groups; ++g) {
-      const int sum = groups == 2 ? x.sum[2 * u + g] : x.sum[2 * u] + x.sum[2 * u + 1];
-      if constexpr (bias != 0) {
-        to[u * groups + g].start = -bias * sum;
-      } else if constexpr (F::has_offset) {
-        to[u * groups + g].x_sum = x.scale[u] * static_cast<float>(sum);
+    const std::int16_t* const sums = x.sum + 2 * u;
+    if constexpr (F::has_offset) {
+      for (int g = 0; g < unit_groups<F>; ++g) {
+        to[u].x_sum[g] = x.scale[u] * static_cast<float>(sum_of_group<F>(sums, g));
       }
+    } else if constexpr (bias != 0 && small_scales<F>) {
+      std::memcpy(to[u].sums, sums, sizeof to[u].sums);
+    } else if constexpr (bias != 0) {
+      to[u].start = -bias * sum_of_group<F>(sums, 0);
     }
   }
 }
@@ -159,6 +165,7 @@ inline void add_words(const typename strip<Arch>::u8* codes, const tile_activati
 template <typename Arch, typename F, int Strips, int Tokens>
 inline void add_word_pairs(const typename strip<Arch>::u8* codes, const tile_activations& x,
                            std::int64_t unit_at, int first, int n,
+                           const typename strip<Arch>::i16 (&scale)[Strips],
                            typename strip<Arch>::i32 (&sum)[Strips][Tokens]) {
   using dot = byte_products<Arch>;
   using lanes = strip<Arch>;
@@ -178,7 +185,56 @@ inline void add_word_pairs(const typename strip<Arch>::u8* codes, const tile_act
   }
   NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
     NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) sum[s][t] =
-        add_pairs<Arch>(sum[s][t], pairs[s][t]);
+        add_pairs<Arch>(sum[s][t], pairs[s][t], scale[s]);
+  }
+}
+
+// What the integer sums of unit u start with.
+template <typename Arch, typename F, int Strips, int Tokens>
+inline void start_sums(const panel<Arch, F, Strips>& p, std::int64_t u, const tile_activations& x,
+                       typename strip<Arch>::i32 (&sum)[Strips][Tokens]) {
+  using i32 = typename strip<Arch>::i32;
+  NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
+    const unit_term* const term = x.terms + t * x.terms_stride + u;
+    NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
+      if constexpr (product_bias<Arch, F> == 0) {
+        sum[s][t] = i32{};
+      } else if constexpr (small_scales<F>) {
+        sum[s][t] = times_sums<Arch>(p.integers[u][s].start, term->sums);
+      } else {
+        sum[s][t] = broadcast_word<Arch>(&term->start);
+      }
+    }
+  }
+}
+
+// Group g of unit u: sum[s][t] += scale * codes . x
+template <typename Arch, typename F, int Strips, int Tokens>
+inline void add_unit_group(const panel<Arch, F, Strips>& p, std::int64_t u, int g,
+                           const tile_activations& x,
+                           typename strip<Arch>::i32 (&sum)[Strips][Tokens]) {
+  using lanes = strip<Arch>;
+  constexpr int n = panel<Arch, F, Strips>::words / unit_groups<F>;
+  const auto* const codes = &p.codes[u][0][0];
+  if constexpr (products_of<Arch> == product_kind::pairs && !widened<Arch, F>) {
+    typename lanes::i16 scale[Strips];
+    NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
+      scale[s] = 1 - typename lanes::i16{};
+      if constexpr (small_scales<F>) scale[s] = p.integers[u][s].scale[g];
+    }
+    constexpr int run = least(pairs_in_16_bits<F>(), n);
+    NIBBLE_UNROLL for (int w = 0; w < n; w += run) {
+      add_word_pairs<Arch, F>(codes, x, u, g * n + w, run, scale, sum);
+    }
+  } else if constexpr (small_scales<F>) {
+    typename lanes::i32 own[Strips][Tokens] = {};
+    add_words<Arch, F>(codes, x, u, g * n, n, own);
+    NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
+      NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) sum[s][t] +=
+          own[s][t] * p.integers[u][s].scale[g];
+    }
+  } else {
+    add_words<Arch, F>(codes, x, u, g * n, n, sum);
   }
 }
 
@@ -187,8 +243,7 @@ template <typename Arch, typename F, int Strips, int Tokens>
 inline void multiply_tile(const panel<Arch, F, Strips>& p, int units, const tile_activations& x,
                           bool accumulate, float* out, std::int64_t stride) {
   using lanes = strip<Arch>;
-  constexpr int groups = unit_groups<F>, words = panel<Arch, F, Strips>::words;
-  constexpr int bias = product_bias<Arch, F>;
+  constexpr int groups = unit_groups<F>;
   typename lanes::f32 acc[Strips][Tokens];
   NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
     NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
@@ -197,34 +252,20 @@ inline void multiply_tile(const panel<Arch, F, Strips>& p, int units, const tile
     }
   }
   for (std::int64_t u = 0; u < units; ++u) {
-    NIBBLE_UNROLL for (int g = 0; g < groups; ++g) {
-      typename lanes::i32 sum[Strips][Tokens];
-      NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
-        typename lanes::i32 start{};
-        if constexpr (bias != 0) {
-          start = broadcast_word<Arch>(&x.terms[t * x.terms_stride + u * groups + g]);
-        }
-        NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) sum[s][t] = start;
+    typename lanes::i32 sum[Strips][Tokens];
+    start_sums<Arch, F>(p, u, x, sum);
+    NIBBLE_UNROLL for (int g = 0; g < groups; ++g) add_unit_group<Arch, F>(p, u, g, x, sum);
+    NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
+      const auto xs = broadcast<Arch>(x.scale[t * x.scale_stride + u]);
+      NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
+        add_unit<Arch>(sum[s][t], p.scale[u][s], xs, acc[s][t]);
       }
-      constexpr int n = words / groups;
-      const auto* const codes = &p.codes[u][0][0];
-      if constexpr (products_of<Arch> == product_kind::pairs && !widened<Arch, F>) {
-        constexpr int run = least(pairs_in_16_bits<F>(), n);
-        NIBBLE_UNROLL for (int w = 0; w < n; w += run) {
-          add_word_pairs<Arch, F>(codes, x, u, g * n + w, run, sum);
-        }
-      } else {
-        add_words<Arch, F>(codes, x, u, g * n, n, sum);
-      }
-      NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
-        const auto xs = broadcast<Arch>(x.scale[t * x.scale_stride + u]);
-        typename lanes::f32 x_sum{};
-        if constexpr (F::has_offset) {
-          x_sum = broadcast<Arch>(x.terms[t * x.terms_stride + u * groups + g].x_sum);
-        }
-        NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
-          add_scaled_group<Arch, F>(sum[s][t], p.scale[u][g][s],
-                                    p.offset[F::has_offset ? u : 0][g][s], xs, x_sum, acc[s][t]);
+      if constexpr (F::has_offset) {
+        NIBBLE_UNROLL for (int g = 0; g < groups; ++g) {
+          const auto x_sum = broadcast<Arch>(x.terms[t * x.terms_stride + u].x_sum[g]);
+          NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
+            add_offset<Arch>(p.offset[u][g][s], x_sum, acc[s][t]);
+          }
         }
       }
     }
@@ -284,7 +325,7 @@ struct tile_scratch {
   alignas(64) unsigned char panels[sizeof(panel<Arch, F, tile_strips<Arch>>)];
   // results of a strip with fewer rows
   alignas(64) float edge[token_block<Arch, F>][tile_strips<Arch> * strip_rows<Arch>];
-  alignas(64) group_term terms[token_block<Arch, F>][stretch_units * unit_groups<F>];
+  alignas(64) unit_term terms[token_block<Arch, F>][stretch_units];
   // activations in 16 bits
   alignas(64) std::int8_t wide[widened<Arch, F> ? token_block<Arch, F> * 2 * stretch : 1];
 };
@@ -347,12 +388,8 @@ inline void multiply_many(const cpu::packed_rows& rows, const cpu::q8_matrix& x,
     for (std::int64_t first = 0; first < x.columns; first += stretch) {
       const int n = static_cast<int>(least<std::int64_t>(stretch, x.columns - first));
       const activations a = token_of(x, t, first);
-      tile_activations y{a.q,
-                         x.columns,
-                         a.scale,
-                         x.columns / unit,
-                         scratch.terms[0],
-                         stretch_units * unit_groups<F>};
+      tile_activations y{a.q,          x.columns, a.scale, x.columns / unit, scratch.terms[0],
+                         stretch_units};
       for (std::int64_t i = 0; i < some; ++i) {
         make_terms<Arch, F>(token_of(x, t + i, first), n / unit, scratch.terms[i]);
       }

@@ -3,8 +3,8 @@
 // Columns are taken in units of 32, which share one activation scale. unit_codes() gives the codes
 // of a unit as eight vectors, four columns each: less than 128 and not negative, `code_bias`
 // greater than the format's, or signed as they are where those of the format do not fit seven bits
-// (`wide_codes`). unit_scales() gives the scales and offsets of its one or two groups. What the
-// bits mean is said by each format's codes() and scale(); the numbers are the same.
+// (`wide_codes`). unit_scale(), small_scale() and group_offset() give what sums are multiplied by.
+// What the bits mean is said by each format's codes() and scale(); the numbers are the same.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +26,10 @@ inline constexpr int code_bias = wide_codes<F> ? 0 : -F::min_code;
 // Groups in a unit.
 template <typename F>
 inline constexpr int unit_groups = unit / F::group_size;
+// Formats with two groups in a unit have scales that are small integers times the block's: sums are
+// multiplied by those as integers, and become floats once a unit.
+template <typename F>
+inline constexpr bool small_scales = unit_groups<F> == 2;
 
 // A block of a strip: its fields by their number in strip_fields.
 template <typename Arch, typename F>
@@ -213,60 +217,82 @@ inline block_scales<Arch> read_block_scales(const strip_block<Arch, F>& b) {
   }
 }
 
-// [rows] scales and offsets of the groups of unit u.
+// Where a format has no fields, by the definition: what `part` takes of group g's scale.
 template <typename Arch, typename F>
-inline void unit_scales(const strip_block<Arch, F>& b, const block_scales<Arch>& of, int u,
-                        typename strip<Arch>::f32 (&scale)[unit_groups<F>],
-                        typename strip<Arch>::f32 (&offset)[unit_groups<F>]) {
+inline typename strip<Arch>::f32 defined_scale(const strip_block<Arch, F>& b, int g,
+                                               float affine::*part) {
+  typename strip<Arch>::f32 out{};
+  for (int r = 0; r < strip_rows<Arch>; ++r) {
+    typename F::block block;
+    unpack_block<Arch, F>(b.data, r, block);
+    out[r] = F::scale(block, g).*part;
+  }
+  return out;
+}
+
+// Six bits of Q4_K and Q5_K: the scale of unit g or its minimum.
+template <typename Arch, typename F>
+inline typename strip<Arch>::u32 six_bits(const strip_block<Arch, F>& b, int g, bool minimum) {
+  using u32 = typename strip<Arch>::u32;
+  constexpr std::size_t field = std::is_same_v<F, formats::q4_k> ? 1 : 2;
+  const int at = 8 * (g % 4);
+  const u32 own = b.template words<field>(minimum ? 1 : 0);
+  if (g < 4) return own >> at & 63;
+  const u32 low = b.template words<field>(2) >> (minimum ? at + 4 : at) & 15;
+  return low | (own >> (at + 2) & 0x30);
+}
+
+// [rows] what the sum of unit u is multiplied by.
+template <typename Arch, typename F>
+inline typename strip<Arch>::f32 unit_scale(const strip_block<Arch, F>& b,
+                                            const block_scales<Arch>& of, int u) {
+  using u32 = typename strip<Arch>::u32;
+  using namespace formats;
+  if constexpr (!has_strip_fields<F>) {
+    return defined_scale(b, u, &affine::scale);
+  } else if constexpr (std::is_same_v<F, q4_k> || std::is_same_v<F, q5_k>) {
+    return of.d * to_floats<Arch>(six_bits(b, u, false));
+  } else if constexpr (std::is_same_v<F, iq4_xs>) {
+    const u32 low = b.template words<1>(0) >> (4 * u) & 15;
+    using halves = typename vector_type<std::uint16_t, 2 * strip_rows<Arch>>::type;
+    const u32 all = __builtin_convertvector(read<halves>(b.template element<3>(0)), u32);
+    return of.d * to_floats<Arch>((low | (all >> (2 * u) & 3) << 4) - 32);
+  } else {
+    return of.d;
+  }
+}
+
+// [rows] what the sum of group g of the block is multiplied by before: small_scales.
+template <typename Arch, typename F>
+inline typename strip<Arch>::i32 small_scale(const strip_block<Arch, F>& b, int g) {
   using u32 = typename strip<Arch>::u32;
   using i32 = typename strip<Arch>::i32;
   using namespace formats;
-  const auto floats = [](const auto& x) { return to_floats<Arch>(x); };
-  NIBBLE_UNROLL for (int i = 0; i < unit_groups<F>; ++i) {
-    const int g = u * unit_groups<F> + i;  // of the block
-    if constexpr (!has_strip_fields<F>) {
-      for (int r = 0; r < strip_rows<Arch>; ++r) {
-        typename F::block block;
-        unpack_block<Arch, F>(b.data, r, block);
-        const affine map = F::scale(block, g);
-        scale[i][r] = map.scale;
-        offset[i][r] = map.offset;
-      }
-    } else if constexpr (std::is_same_v<F, q2_k>) {
-      const u32 both = b.template words<1>(g / 4) >> (8 * (g % 4));
-      scale[i] = of.d * floats(both & 15);
-      offset[i] = of.m * floats(both >> 4 & 15);
-    } else if constexpr (std::is_same_v<F, q3_k>) {
-      const u32 low = b.template words<2>(g % 8 / 4) >> (8 * (g % 4) + 4 * (g / 8)) & 15;
-      const u32 high = b.template words<2>(2) >> (8 * (g % 4) + 2 * (g / 4)) & 3;
-      scale[i] = of.d * floats((low | high << 4) - 32);
-    } else if constexpr (std::is_same_v<F, q4_k> || std::is_same_v<F, q5_k>) {
-      constexpr std::size_t field = std::is_same_v<F, q4_k> ? 1 : 2;
-      const int at = 8 * (g % 4);
-      const u32 scales = b.template words<field>(0), minima = b.template words<field>(1);
-      u32 s, m;
-      if (g < 4) {
-        s = scales >> at & 63;
-        m = minima >> at & 63;
-      } else {
-        const u32 low = b.template words<field>(2) >> at;
-        s = (low & 15) | (scales >> (at + 2) & 0x30);
-        m = (low >> 4 & 15) | (minima >> (at + 2) & 0x30);
-      }
-      scale[i] = of.d * floats(s);
-      offset[i] = of.m * floats(m);
-    } else if constexpr (std::is_same_v<F, q6_k>) {
-      const auto packed = reinterpret_cast<i32>(b.template words<2>(g / 4));
-      scale[i] = of.d * floats(packed << (24 - 8 * (g % 4)) >> 24);
-    } else if constexpr (std::is_same_v<F, iq4_xs>) {
-      const u32 low = b.template words<1>(0) >> (4 * g) & 15;
-      using halves = typename vector_type<std::uint16_t, 2 * strip_rows<Arch>>::type;
-      const u32 all = __builtin_convertvector(read<halves>(b.template element<3>(0)), u32);
-      scale[i] = of.d * floats((low | (all >> (2 * g) & 3) << 4) - 32);
-    } else {
-      scale[i] = of.d;
-      offset[i] = of.m;
-    }
+  if constexpr (std::is_same_v<F, q2_k>) {
+    return reinterpret_cast<i32>(b.template words<1>(g / 4) >> (8 * (g % 4)) & 15);
+  } else if constexpr (std::is_same_v<F, q3_k>) {
+    const u32 low = b.template words<2>(g % 8 / 4) >> (8 * (g % 4) + 4 * (g / 8)) & 15;
+    const u32 high = b.template words<2>(2) >> (8 * (g % 4) + 2 * (g / 4)) & 3;
+    return reinterpret_cast<i32>((low | high << 4) - 32);
+  } else {
+    static_assert(std::is_same_v<F, q6_k>);
+    return reinterpret_cast<i32>(b.template words<2>(g / 4)) << (24 - 8 * (g % 4)) >> 24;
+  }
+}
+
+// [rows] what the sum of the activations of group g of the block is multiplied by.
+template <typename Arch, typename F>
+inline typename strip<Arch>::f32 group_offset(const strip_block<Arch, F>& b,
+                                              const block_scales<Arch>& of, int g) {
+  using namespace formats;
+  if constexpr (!has_strip_fields<F>) {
+    return defined_scale(b, g, &affine::offset);
+  } else if constexpr (std::is_same_v<F, q2_k>) {
+    return of.m * to_floats<Arch>(b.template words<1>(g / 4) >> (8 * (g % 4) + 4) & 15);
+  } else if constexpr (std::is_same_v<F, q4_k> || std::is_same_v<F, q5_k>) {
+    return of.m * to_floats<Arch>(six_bits(b, g, true));
+  } else {
+    return of.m;
   }
 }
 
