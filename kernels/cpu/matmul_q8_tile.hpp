@@ -116,6 +116,9 @@ struct tile_activations {
   }
 };
 
+template <typename Arch, typename F>
+inline constexpr bool needs_terms = F::has_offset || product_bias<Arch, F> != 0;
+
 // One token's terms for `units` units.
 template <typename Arch, typename F>
 inline void make_terms(const activations& x, int units, unit_term* to) {
@@ -325,7 +328,7 @@ struct tile_scratch {
   alignas(64) unsigned char panels[sizeof(panel<Arch, F, tile_strips<Arch>>)];
   // results of a strip with fewer rows
   alignas(64) float edge[token_block<Arch, F>][tile_strips<Arch> * strip_rows<Arch>];
-  alignas(64) unit_term terms[token_block<Arch, F>][stretch_units];
+  alignas(64) unit_term terms[needs_terms<Arch, F> ? token_block<Arch, F> : 1][stretch_units];
   // activations in 16 bits
   alignas(64) std::int8_t wide[widened<Arch, F> ? token_block<Arch, F> * 2 * stretch : 1];
 };
@@ -390,7 +393,7 @@ inline void multiply_many(const cpu::packed_rows& rows, const cpu::q8_matrix& x,
       const activations a = token_of(x, t, first);
       tile_activations y{a.q,          x.columns, a.scale, x.columns / unit, scratch.terms[0],
                          stretch_units};
-      for (std::int64_t i = 0; i < some; ++i) {
+      for (std::int64_t i = 0; i < some && needs_terms<Arch, F>; ++i) {
         make_terms<Arch, F>(token_of(x, t + i, first), n / unit, scratch.terms[i]);
       }
       if constexpr (widened<Arch, F>) {
