@@ -35,8 +35,9 @@ function(nibble_isa_unit_flags isa unit result)
   if(NIBBLE_SANITIZE)
     set(optimise -O1)  # -O3 would take minutes a file
   endif()
-  # psabi: vectors of the compiler's own are passed between inline functions only
-  set(${result} ${optimise} -Wno-psabi -fno-math-errno -fno-trapping-math -ffp-contract=off
+  # psabi: vectors of the compiler's own are passed between inline functions only. Kernels export
+  # nothing, and so are the same for static and shared libraries, which ccache knows then.
+  set(${result} ${optimise} -UNIBBLE_SHARED -Wno-psabi -fno-math-errno -fno-trapping-math -ffp-contract=off
       -DNIBBLE_ABI=isa_${unit} -Dxsimd=xsimd_isa_${unit} ${nibble_isa_${isa}_flags} PARENT_SCOPE)
 endfunction()
 
