@@ -140,11 +140,9 @@ inline CLI::Option* add_threads(CLI::App& app, std::int32_t& threads,
       ->check(CLI::Range(0, 1024));
 }
 
-// A file that gets JSON.
+// A file that gets JSON, besides what is printed.
 inline void add_json(CLI::App& app, std::string& path, const std::string& help) {
-  app.add_option("--json", path, help)->check(not_empty)->check([](const std::string& text) {
-    return text == "-" ? "- is no name of a file; the standard output is /dev/stdout" : "";
-  });
+  app.add_option("--json", path, help)->check(is_separate_output);
 }
 
 // What the library's plans take at most, tokens.
@@ -211,21 +209,6 @@ inline std::string repeated(const CLI::App& app) {
   return names.empty() ? "" : names + "; once was expected";
 }
 
-// Reads the command line. When that is all there is to do, as after --help or a mistake, prints
-// what there is to say and returns the exit status: 0 for help, 2 for mistakes.
-inline std::optional<int> parse(CLI::App& app, int argc, char** argv) {
-  try {
-    app.parse(argc, argv);
-    return std::nullopt;
-  } catch (const CLI::ArgumentMismatch& e) {
-    const std::string again = repeated(app);
-    app.exit(again.empty() ? e : CLI::ArgumentMismatch(again));
-    return 2;
-  } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
-  }
-}
-
 // Runs a program's work: an exception becomes a sentence on stderr and exit code 1, or 2 for a
 // usage_error.
 template <typename Work>
@@ -245,6 +228,41 @@ int run(const Work& work) {
     const auto* const known = dynamic_cast<const nibble::error*>(&e);
     if (known != nullptr && known->code() == nibble::errc::cancelled) end_by_caught_signal();
     return 1;
+  }
+}
+
+// Whole numbers that begin with 0 would be read in base 8: refuses them, for all options that have
+// such numbers.
+inline void read_as_decimal(CLI::App& app) {
+  const auto is_decimal = [](const std::string& text) -> std::string {
+    const std::size_t at = text.starts_with('-') || text.starts_with('+') ? 1 : 0;
+    const bool octal =
+        text.size() > at + 1 && text[at] == '0' && text[at + 1] >= '0' && text[at + 1] <= '9';
+    if (!octal) return "";
+    return "a whole number without 0 before it was expected, not '" +
+           nibble::gguf::printable(text) + "'";
+  };
+  for (CLI::Option* option : app.get_options()) {
+    const std::string type = option->get_type_name();
+    if (!type.starts_with("INT") && !type.starts_with("UINT")) continue;
+    option->transform(CLI::Validator(is_decimal, ""));  // looks first
+  }
+}
+
+// Reads the command line. When that is all there is to do, as after --help or a mistake, prints
+// what there is to say and returns the exit status: 0 for help, 2 for mistakes.
+inline std::optional<int> parse(CLI::App& app, int argc, char** argv) {
+  read_as_decimal(app);
+  try {
+    app.parse(argc, argv);
+    return std::nullopt;
+  } catch (const CLI::ArgumentMismatch& e) {
+    const std::string again = repeated(app);
+    app.exit(again.empty() ? e : CLI::ArgumentMismatch(again));
+    return 2;
+  } catch (const CLI::ParseError& e) {
+    if (app.exit(e) != 0) return 2;
+    return run([] {});  // whether all of the help arrived
   }
 }
 

@@ -1,7 +1,6 @@
 // nibble-generate: continues a text, or answers a question with --chat.
 
 #include <unistd.h>
-#include <csignal>
 #include <cstdio>
 #include <limits>
 #include <optional>
@@ -12,14 +11,7 @@
 
 namespace {
 
-std::stop_source interrupted;  // Ctrl-C ends the text, a second one the program
-
-void end_text_on_interrupt() {
-  struct sigaction action {};
-  action.sa_handler = [](int) { interrupted.request_stop(); };
-  action.sa_flags = SA_RESETHAND;  // and not SA_RESTART: waiting for a line ends, too
-  sigaction(SIGINT, &action, nullptr);
-}
+std::stop_source interrupted;  // Ctrl-C ends the text and then the program, a second one at once
 
 // Shows on a terminal how far the loading is; its line is erased at the end, also by an error.
 class progress_line {
@@ -119,15 +111,18 @@ std::string print(nibble::generation& text) {
   return all;
 }
 
-void continue_text(nibble::session& session, const options& o) {
+// Whether the text ended by itself, and no interrupt cut it.
+bool continue_text(nibble::session& session, const options& o) {
   auto text = session.generate(*o.prompt, o.generate);
   if (o.echo) std::cout << *o.prompt;
   print(text);
   if (o.verbose) std::cerr << "\nfinished: " << to_text(text.finished()) << '\n';
+  return text.finished() != nibble::finish_reason::cancelled;
 }
 
-// One answer to the prompt; without a prompt, an answer to each line of the standard input.
-void chat(nibble::session& session, const options& o) {
+// One answer to the prompt; without a prompt, an answer to each line of the standard input,
+// whose end is also an interrupt that comes while a line is awaited. The result is as above.
+bool chat(nibble::session& session, const options& o) {
   const bool one = o.prompt.has_value(), terminal = isatty(STDIN_FILENO);
   std::vector<nibble::chat_message> messages;
   if (!o.system.empty()) messages.push_back({"system", o.system});
@@ -143,8 +138,10 @@ void chat(nibble::session& session, const options& o) {
     auto text = session.reply(messages, o.generate);
     messages.push_back({"assistant", print(text)});
     if (o.verbose) std::cerr << "\nfinished: " << to_text(text.finished()) << '\n';
-    if (one || text.finished() == nibble::finish_reason::cancelled) break;
+    if (text.finished() == nibble::finish_reason::cancelled) return false;
+    if (one) break;
   }
+  return true;
 }
 
 nibble::model load(common::load_options& o) {
@@ -159,21 +156,23 @@ void generate(options& o) {
   if (o.verbose) std::cerr << model.plan() << '\n';
   nibble::session session(model, o.sampling);
   o.generate.cancel = interrupted.get_token();
-  end_text_on_interrupt();
-  if (o.chat) {
-    chat(session, o);
-  } else {
-    continue_text(session, o);
+  common::stop_on_interrupt(interrupted);
+  const bool whole = o.chat ? chat(session, o) : continue_text(session, o);
+  if (o.verbose) {
+    std::cerr << "seed " << session.seed() << "\n";
+    show_timings(session, model);
   }
-  if (!o.verbose) return;
-  std::cerr << "seed " << session.seed() << "\n";
-  show_timings(session, model);
+  common::finish(std::cout, "standard output");
+  if (!whole) common::end_by_caught_signal();
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"Continues a text with a model, or answers a message with --chat."};
+  CLI::App app{
+      "Continues a text with a model, or answers a message with --chat. An interrupt (Ctrl-C) ends "
+      "the text and then the program, by that signal; while --chat waits for a line it is the end "
+      "of the input."};
   options o;
   add_options(app, o);
   app.final_callback([&] {

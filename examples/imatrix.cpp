@@ -385,7 +385,7 @@ void add_options(CLI::App& app, program_options& options) {
   options.load.add_file(app);
   app.add_option("-o,--out", options.out_path, "GGUF file to write")
       ->required()
-      ->check(common::not_empty);
+      ->check(common::is_separate_output);
   options.text.add_to(app, "");
   auto* const from = app.add_option("--from", options.from_path,
                                     "add to this importance (GGUF or .dat), of the same model")
@@ -394,8 +394,8 @@ void add_options(CLI::App& app, program_options& options) {
          "--resume", options.resume,
          "go on after the chunks that the output holds already, which count in --chunks; begin "
          "if it is not there. Model, text, --chunk, --skip and --parse-special must be those that "
-         "it "
-         "was made with")
+         "it was made with; compared are the model, the text's name, --chunk, and the tokens of "
+         "the chunks that are done")
       ->excludes(from);
   app.add_option("--save-every", options.save_every,
                  "write the output after so many chunks, too (0: at the end only)")

@@ -142,8 +142,8 @@ void print(const gguf::file& file, std::size_t width) {
     const double bits =
         t.elements ? 8.0 * static_cast<double>(t.bytes) / static_cast<double>(t.elements) : 0;
     std::cout << "  " << std::left << std::setw(10) << name << std::right << std::setw(6)
-              << t.tensors << " tensors" << std::setw(16) << t.elements << " weights"
-              << std::setw(12) << nibble::to_text(t.bytes) << std::fixed << std::setprecision(2)
+              << t.tensors << " tensors " << std::setw(15) << t.elements << " weights "
+              << std::setw(11) << nibble::to_text(t.bytes) << std::fixed << std::setprecision(2)
               << std::setw(8) << bits << " bits each\n";
   };
   for (const auto& [name, t] : totals_by_format(file)) {
@@ -187,7 +187,8 @@ int main(int argc, char** argv) {
   std::string path, json_path;
   std::size_t width = 100;
   app.add_option("file", path, "GGUF file; any part of a split one")->required();
-  common::add_json(app, json_path, "Write everything to this file as JSON instead");
+  app.add_option("--json", json_path, "Write everything to this file as JSON instead")
+      ->check(common::is_output);
   app.add_option("--width", width, "Most characters of a value that are printed")
       ->capture_default_str()
       ->check(CLI::Range(0, std::numeric_limits<std::int32_t>::max()));

@@ -22,7 +22,7 @@ int main(int argc, char** argv) {
   load.add_to(app);
   std::string tokens_path, out_path;
   app.add_option("tokens", tokens_path, "file with token ids between white space")->required();
-  app.add_option("out", out_path, "file to write")->required();
+  app.add_option("out", out_path, "file to write")->required()->check(common::is_output);
   if (const auto status = common::parse(app, argc, argv)) return *status;
 
   return common::run([&] {

@@ -84,7 +84,7 @@ void add_options(CLI::App& app, options& o) {
   app.add_option("in", o.in, "GGUF file (any part of a split one), in any format")
       ->required()
       ->check(common::not_empty);
-  app.add_option("out", o.out, "file to write")->required()->check(common::not_empty);
+  app.add_option("out", o.out, "file to write")->required()->check(common::is_separate_output);
   app.add_option("type", o.work.mix.type, "type to write, such as q4_k_m; listed below")
       ->required()
       ->check(common::is_type);
@@ -308,7 +308,6 @@ void work(options& o) {
   const auto plan = nibble::plan_quantise(file, o.out, o.work);
   for (const auto& part : plan.parts) common::refuse_input_as_output(part.path, inputs);
   for (const auto& part : plan.parts) inputs.push_back(part.path);
-  inputs.emplace_back(o.out);
   std::optional<common::output> json;
   if (!o.json_path.empty()) json.emplace(o.json_path, inputs);
   double seconds = 0;

@@ -128,6 +128,23 @@ class immediate_stop {
   ~immediate_stop() { detail::last_words_size = 0; }
 };
 
+// SIGINT asks `source`, which must outlive the program's work, to stop; a second one ends the
+// program at once. For work that looks at a token and polls nothing. Waiting for input ends, too.
+inline void stop_on_interrupt(std::stop_source& source) {
+  static std::stop_source* asked = nullptr;
+  struct sigaction action {};
+  ::sigaction(SIGINT, nullptr, &action);
+  if (action.sa_handler == SIG_IGN) return;  // as in the background of a shell
+  asked = &source;
+  action = {};
+  action.sa_handler = [](int signal) {
+    detail::caught = signal;
+    asked->request_stop();
+  };
+  action.sa_flags = SA_RESETHAND;  // and not SA_RESTART
+  ::sigaction(SIGINT, &action, nullptr);
+}
+
 // Ends the program by the signal that asked it to stop, as whoever started it expects.
 inline void end_by_caught_signal() {
   if (const int signal = detail::caught; signal != 0) {

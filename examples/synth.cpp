@@ -49,8 +49,9 @@ std::vector<std::pair<nibble::tensor_need, nibble::format_id>> choose_tensors(
     }
   }
   for (const auto& [formats, count] : replaced) {
-    std::cerr << nibble::concat(count, " tensors are ", formats.second, " instead of ",
-                                formats.first, ", which their rows are no whole blocks of.\n");
+    std::cerr << nibble::concat(common::counted(count, "tensor"), count == 1 ? " is " : " are ",
+                                formats.second, " instead of ", formats.first, ", of which ",
+                                count == 1 ? "its" : "their", " rows are no whole blocks.\n");
   }
   return out;
 }

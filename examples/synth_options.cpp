@@ -132,7 +132,7 @@ void refuse_idle(const options& o, const model_numbers& n) {
 
 void add_options(CLI::App& app, options& o) {
   app.add_option("out", o.out, "file to write; it is replaced if it exists")
-      ->check(common::not_empty);
+      ->check(common::is_separate_output);
   app.add_option("--preset", o.preset, "a published model's numbers, see --list")
       ->check(common::not_empty);
   app.add_option(

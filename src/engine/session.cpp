@@ -50,8 +50,8 @@ void session::state::check(std::span<const token> more, std::size_t held) const 
   }
   if (more.size() + held > static_cast<std::size_t>(loaded->plan.context)) {
     throw error(errc::invalid_argument,
-                concat(more.size(), " tokens do not fit: the context holds ", loaded->plan.context,
-                       " tokens and ", held,
+                concat(more.size(), more.size() == 1 ? " token does" : " tokens do",
+                       " not fit: the context holds ", loaded->plan.context, " tokens and ", held,
                        " of them are taken. Plan a longer context, or truncate the session."));
   }
   for (const token id : more) {

@@ -102,9 +102,11 @@ placement make_plan(const model_definition& model, const backend& device,
   out.devices[0].kv = device.cache_bytes(model.kv(out.key, out.value, out.context));
   out.devices[0].workspace = count_workspace(model, device, out.limits);
   if (!model.unused.empty()) {
-    out.reasons.push_back(concat(model.unused.size(), " tensors of the file are not used: ",
-                                 gguf::printable(model.unused.front()),
-                                 model.unused.size() > 1 ? ", …" : "", "."));
+    out.reasons.push_back(
+        concat(model.unused.size(),
+               model.unused.size() > 1 ? " tensors of the file are" : " tensor of the file is",
+               " not used: ", gguf::printable(model.unused.front()),
+               model.unused.size() > 1 ? ", …" : "", "."));
   }
   out.reasons.push_back(concat("Everything runs on ", device.info().name, "."));
   check_memory(out);

@@ -241,7 +241,10 @@ std::vector<float> importance::weights(std::uint64_t index, std::uint64_t matric
 }
 
 bool importance::says_nothing() const {
-  return std::all_of(in_sum2.begin(), in_sum2.end(), [](float x) { return x == 0; });
+  const auto all_zero = [](const std::vector<float>& numbers) {
+    return std::all_of(numbers.begin(), numbers.end(), [](float x) { return x == 0; });
+  };
+  return all_zero(in_sum2) || all_zero(counts);
 }
 
 imatrix read_imatrix(const std::filesystem::path& path) {

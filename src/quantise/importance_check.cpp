@@ -74,7 +74,7 @@ void check_importance(const gguf::file& model, const imatrix& m, std::string_vie
   }
   if (!fits) {
     refuse(concat("nothing in the importance matrix", matrix, " is for this model: it has ",
-                  m.tensors.size(), " tensors, such as '",
+                  m.tensors.size(), m.tensors.size() == 1 ? " tensor" : " tensors", ", such as '",
                   gguf::printable(m.tensors.begin()->first),
                   "', and the model none of these; a matrix made with this model was expected"));
   }
@@ -83,7 +83,7 @@ void check_importance(const gguf::file& model, const imatrix& m, std::string_vie
                   "a matrix made with this model was expected"));
   }
   if (!says) {
-    refuse(concat("all sums for this model in the importance matrix", matrix,
+    refuse(concat("all sums or counts for this model in the importance matrix", matrix,
                   " are 0, so it weighs nothing"));
   }
 }

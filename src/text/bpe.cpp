@@ -128,7 +128,9 @@ class bpe final : public text_model {
   }
 
   // so do the patterns of all pre-tokenizers, which tests try
-  bool ends_words_at_spaces() const override { return v_.kind != tokenizer_kind::raw_bpe || cuts_; }
+  bool ends_words_at(char space) const override {
+    return space == '\n' || v_.kind != tokenizer_kind::raw_bpe || cuts_;
+  }
 
  private:
   void encode_valid(std::string_view text, encode_scratch& work, std::vector<token>& out) const {

@@ -10,7 +10,13 @@ class sentencepiece final : public text_model {
  public:
   explicit sentencepiece(const vocabulary& v)
       : v_(v), pieces_(ordinary_names(v)), cuts_(space_marks_begin_words(v)) {
-    for (token id = 0; id < v.size(); ++id) longest_ = std::max(longest_, v.names[id].size());
+    for (token id = 0; id < v.size(); ++id) {
+      const std::string_view name = v.names[id];
+      longest_ = std::max(longest_, name.size());
+      // a line's end after something else
+      const std::size_t at = name.find_first_not_of('\n');
+      if (at != name.npos && name.find('\n', at) != name.npos) cuts_at_lines_ = false;
+    }
   }
 
   void encode(std::string_view text, bool at_border, encode_scratch& work,
@@ -31,7 +37,7 @@ class sentencepiece final : public text_model {
     }
   }
 
-  bool ends_words_at_spaces() const override { return cuts_; }
+  bool ends_words_at(char space) const override { return space == ' ' ? cuts_ : cuts_at_lines_; }
 
  private:
   void encode_word(std::string_view word, encode_scratch& work, std::vector<token>& out) const {
@@ -49,7 +55,7 @@ class sentencepiece final : public text_model {
 
   const vocabulary& v_;
   text_table pieces_;
-  bool cuts_;
+  bool cuts_, cuts_at_lines_ = true;
   std::size_t longest_ = 0;
 };
 

@@ -34,8 +34,8 @@ class text_model {
   // stands before it.
   virtual void encode(std::string_view text, bool at_border, encode_scratch& work,
                       std::vector<token>& out) const = 0;
-  // Whether a word ends where a space follows a letter, whatever stands after that.
-  virtual bool ends_words_at_spaces() const = 0;
+  // Whether a word ends where this, a space or \n, follows a letter, whatever stands after that.
+  virtual bool ends_words_at(char space) const = 0;
 };
 
 // `v` must outlive the model. bpe also reads the merges from the file.

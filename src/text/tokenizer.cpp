@@ -2,6 +2,7 @@
 #include <base/memory_for.hpp>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
+#include <nibble/base/utf8.hpp>
 #include <nibble/text/tokenizer.hpp>
 #include <text/markup.hpp>
 #include <text/text_model.hpp>
@@ -25,14 +26,37 @@ bool is_ascii_space(char c) {
   return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
-bool is_ascii_letter(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+// Letters that the patterns of all pre-tokenizers have in words which spaces end. (Others are not
+// in the lists of some: what these do not match goes on over spaces.)
+bool is_word_letter(char32_t c) {
+  constexpr std::pair<char32_t, char32_t> ranges[] = {
+      {'A', 'Z'},       {'a', 'z'},        // Latin
+      {0xc0, 0xd6},     {0xd8, 0xf6},      // without the signs of multiplication and division
+      {0xf8, 0x1ba},    {0x38e, 0x3a1},    // Greek
+      {0x3a3, 0x3f5},   {0x3f7, 0x481},    // and Cyrillic
+      {0x48a, 0x52f},   {0x3041, 0x3096},  // Hiragana
+      {0x30a1, 0x30fa}, {0x4e00, 0x9fa5},  // Katakana, Han
+      {0xac00, 0xd7a3},                    // Hangul
+  };
+  return std::any_of(std::begin(ranges), std::end(ranges),
+                     [c](const auto& range) { return c >= range.first && c <= range.second; });
 }
 
-// Where the last border between a letter and a space is; 0 if there is none.
-std::size_t last_word_end(std::string_view text) {
-  std::size_t at = text.rfind(' ');
-  while (at != text.npos && at > 0 && !is_ascii_letter(text[at - 1])) at = text.rfind(' ', at - 1);
+bool ends_with_word_letter(std::string_view text) {
+  // a lead byte is never part of another character, so this one is a character of the text
+  for (std::size_t size = 1; size <= std::min<std::size_t>(3, text.size()); ++size) {
+    const utf8_code_point last = decode_utf8(text, text.size() - size);
+    if (last.state == utf8_state::valid && last.size == size) return is_word_letter(last.value);
+  }
+  return false;
+}
+
+// Where the last border between a letter and one of these spaces is; 0 if there is none.
+std::size_t last_word_end(std::string_view text, std::string_view spaces) {
+  std::size_t at = text.find_last_of(spaces);
+  while (at != text.npos && at > 0 && !ends_with_word_letter(text.substr(0, at))) {
+    at = text.find_last_of(spaces, at - 1);
+  }
   return at == text.npos ? 0 : at;
 }
 
@@ -132,16 +156,19 @@ std::vector<token> tokenizer::encode(std::span<const text_part> parts, bool add_
   });
 }
 
-// No word goes on from a letter over a space: every pre-tokenizer ends one there, and the other
-// models do where their vocabulary allows it. But markup might.
+// No word goes on from a letter over a space or a line's end: every pre-tokenizer ends one there,
+// and the other models do where their vocabulary allows it. But markup might.
 std::size_t tokenizer::settled_bytes(std::string_view text) const {
   const text::vocabulary& v = state_->vocabulary;
-  if (!state_->model->ends_words_at_spaces()) return 0;
+  std::string spaces;
+  for (const char c : {' ', '\n'}) {
+    if (state_->model->ends_words_at(c)) spaces += c;
+  }
   for (token id = 0; id < v.size(); ++id) {
     const bool whole = v.is_markup(id) || v.types[id] == token_type::user_defined;
-    if (whole && last_word_end(v.names[id]) > 0) return 0;
+    if (whole && last_word_end(v.names[id], spaces) > 0) return 0;
   }
-  return last_word_end(text);
+  return last_word_end(text, spaces);
 }
 
 std::string tokenizer::piece(token id, bool special) const {

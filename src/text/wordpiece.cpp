@@ -89,7 +89,7 @@ class wordpiece final : public text_model {
     finish();
   }
 
-  bool ends_words_at_spaces() const override { return true; }
+  bool ends_words_at(char) const override { return true; }
 
  private:
   template <typename Add>

@@ -1,8 +1,14 @@
 // What all programs have in common: help, missing arguments, files that are no models, output that
 // cannot be written.
 
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
 #include <map>
+#include <thread>
 
 #include "environment.hpp"
 #include "process.hpp"
@@ -135,9 +141,85 @@ TEST_CASE("programs: what an option cannot be exits with 2, and names the option
       // what is refused is not offered
       CHECK(!test::contains(test::run_well(program, {"--help"}), "f16,f32"));
     }
-    if (has("--json")) refused(program, {"--json", "-"}, {"--json", "/dev/stdout"});
+    if (has("--json")) refused(program, {"--json", "-"}, {"--json", "no name of a file"});
+    if (has("--json") && program != "inspect") {
+      for (const char* const name : {"/dev/stdout", "/dev/stderr", "/dev/fd/1"}) {
+        refused(program, {"--json", name}, {"--json", name, "is the standard"});
+      }
+    }
   }
+  for (const char* const out : {"-", "/dev/stdout"}) {
+    refused("imatrix", {"-o", out}, {"--out", out});
+    const std::string model = test::tales.string();
+    test::check_refused(test::run("quantize", {model, out, "q8_0"}), {"out", out}, 2);
+    test::check_refused(test::run("synth", {"--preset", "qwen2.5-0.5b", out}), {"out", out}, 2);
+  }
+  test::check_refused(test::run("logits", {test::tales.string(), "ids", "-"}), {"out", "-"}, 2);
   CHECK(names_in(folder).count("out") == 0);
+}
+
+TEST_CASE("programs: whole numbers are no octal ones") {
+  const std::string model = test::tales.string();
+  const auto refused = [](const std::string& program, const strings& words) {
+    const std::string& number = words.back();
+    INFO(program << ' ' << number);
+    test::check_refused(test::run(program, words), {number, "without 0 before it"}, 2);
+  };
+  refused("perplexity", {model, "--chunk", "010"});
+  refused("imatrix", {model, "-o", "out", "--text", "text", "--skip", "007"});
+  refused("quantize", {model, "out", "q8_0", "--split-max-size", "0100000"});
+  refused("quantize", {model, "out", "q8_0", "--split-max-size", "010KB"});
+  refused("generate", {model, "Once", "-n", "-01"});
+  refused("generate", {model, "Once", "--top-k", "010"});
+  refused("bench", {model, "-p", "010"});
+  refused("inspect", {model, "--width", "+010"});
+  refused("synth", {"out", "--preset", "qwen2.5-0.5b", "--n-layer", "010"});
+  test::run_well("generate", {model, "Once", "-n", "1", "--temp", "00.5", "--top-k", "0"});
+}
+
+TEST_CASE("programs: what goes to the standard output's file is appended to it") {
+  const test::temporary_folder folder;
+  const std::string model = test::tales.string();
+  const auto ids = test::write_file(folder / "ids", "1 2 3").string();
+  const auto log = test::write_file(folder / "log", "before\n").string();
+  const std::string json = test::run_well("inspect", {model, "--json", "/dev/stdout"});
+  const auto appended = [&](const std::string& command) {
+    return ::system(("exec " + command + " >>" + log).c_str());
+  };
+  const std::string inspect = test::program_path("inspect") + " " + model + " --json ";
+  CHECK(appended(inspect + "/dev/stdout") == 0);
+  CHECK(test::read_file(log) == "before\n" + json);
+  CHECK(appended(inspect + log) == 0);
+  CHECK(test::read_file(log) == "before\n" + json + json);
+  CHECK(appended(test::program_path("perplexity") + " " + model + " --chunks 1 --json " + log +
+                 " 2>/dev/null") != 0);
+  CHECK(test::read_file(log) == "before\n" + json + json);
+}
+
+TEST_CASE("programs: a signal ends the waiting for whoever reads from a pipe") {
+  const test::temporary_folder folder;
+  const std::string model = test::tales.string(), pipe = (folder / "pipe").string();
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  const std::pair<std::string, strings> cases[] = {
+      {"perplexity", {model, "--json", pipe}},
+      {"logits", {model, test::write_file(folder / "ids", "1 2 3").string(), pipe}}};
+  for (const auto& [program, words] : cases) {
+    for (const int signal : {SIGINT, SIGTERM}) {
+      test::process running(program, words, "/dev/null");
+      std::this_thread::sleep_for(std::chrono::milliseconds(700));
+      running.send(signal);
+      const auto found = running.wait();
+      INFO(program << ": " << found.err);
+      CHECK(found.status == -signal);
+      CHECK(test::contains(found.err, "interrupted while '" + pipe + "' was opened"));
+    }
+  }
+}
+
+TEST_CASE("programs: help that cannot be written is no success") {
+  if (!std::filesystem::exists("/dev/full")) return;
+  const auto found = test::run("quantize", {"--help"}, "", "/dev/full");
+  test::check_refused(found, {"standard output", "cannot be written: No space left"}, 1);
 }
 
 TEST_CASE("programs: a file that is replaced keeps its permissions") {

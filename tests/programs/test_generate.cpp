@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <nibble/nibble.hpp>
 #include <thread>
 
 #include "process.hpp"
@@ -106,7 +107,7 @@ TEST_CASE("generate: --chat answers one prompt, or each line of its input") {
   CHECK(generate({"What is your name?", "--temperature", "0", "-n", "12"}) != first);
 }
 
-TEST_CASE("generate: an interrupt ends the text and the waiting for a line, not the program") {
+TEST_CASE("generate: an interrupt while a line is awaited is the end of the input") {
   const test::temporary_folder folder;
   const auto pipe = folder / "lines";
   REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
@@ -232,4 +233,27 @@ TEST_CASE("generate: options of sampling reach the sampler") {
   CHECK(only != with({}, "3"));
   CHECK(with({"--logit-bias", "300-inf", "-l", "301+1000"}, "3") ==
         with({"--logit-bias", "301+1000"}, "3"));
+}
+
+TEST_CASE("generate: an interrupt ends the text with its line, and then the program") {
+  strings base{"-n", "0", "-c", "20000", "-t", "1"};
+  const nibble::tokenizer tokenizer{nibble::gguf::file(test::tales)};
+  for (nibble::token id = 0; id < tokenizer.size(); ++id) {
+    if (!tokenizer.is_end_of_generation(id)) continue;
+    base.insert(base.end(), {"--logit-bias", std::to_string(id) + "-inf"});
+  }
+  for (const strings& words : {strings{"Once upon a time"}, strings{"Who are you?", "--chat"}}) {
+    strings more = with_model(words);
+    more.insert(more.end(), base.begin(), base.end());
+    test::process running("generate", more, "/dev/null");
+    for (int i = 0; i < 2000 && running.output().size() < 8; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    running.send(SIGINT);
+    const auto found = running.wait();
+    INFO(words.back() << ": " << found.err);
+    CHECK(found.status == -SIGINT);
+    CHECK(found.out.size() > 8);
+    CHECK(found.out.ends_with('\n'));
+  }
 }

@@ -75,6 +75,9 @@ TEST_CASE("importance: a matrix of another model, or of zeros, is not used") {
   const std::string text = test::run_well("quantize", words);
   CHECK(test::contains(text, "1 weighted by importance"));
   CHECK(test::contains(text, "all 0, as if there was none: blk.0.attn_q.weight\n"));
+  m.tensors["blk.0.attn_q.weight"] = {std::vector<float>(256, 1.0f), {0.0f}};  // of no token
+  nibble::write_imatrix(m, path);
+  CHECK(test::contains(test::run_well("quantize", words), "1 weighted by importance"));
   std::filesystem::remove(out);
   // a model is stated
   m.model = "0123456789abcdef";

@@ -9,10 +9,12 @@
 namespace {
 
 std::string random_text(std::mt19937& rng, std::size_t words) {
-  const char* const parts[] = {
-      "ab", "a",  "B",     "don't",   "'s",   "12", "345",      " ",
-      "  ", "\n", "\r",    "\t",      "...",  "_",  "\xc3\xa9", "\xe4\xb8\x80",
-      "aB", "(",  "<tag>", "<|end|>", "\xff", " ",  " a ",      "\xc2\xa0"};
+  const char* const parts[] = {"ab",           "a",        "B",   "don't", "'s",
+                               "12",           "345",      " ",   "  ",    "\n",
+                               "\r",           "\t",       "...", "_",     "\xc3\xa9",
+                               "\xe4\xb8\x80", "\xd0\xb6", "\n",  "\n\n",  "\xea\xb0\x80",
+                               "\xe3\x81\x8b", "\xd8\xb3", "aB",  "(",     "<tag>",
+                               "<|end|>",      "\xff",     " ",   " a ",   "\xc2\xa0"};
   std::string text;
   for (std::size_t i = 0; i < words; ++i) text += parts[rng() % std::size(parts)];
   return text;
@@ -42,12 +44,18 @@ TEST_CASE("settled: beginnings of text keep their tokens, with every pre-tokeniz
     INFO(name);
     // merges over every border that words might not end at
     const std::string space = test::byte_level_name(" "), both = "b" + space;
+    const std::string line = test::byte_level_name("\n"), over = "b" + line;
     const auto tokenizer =
-        test::byte_level({both, both + "a", "ab", space + "a"},
-                         {"b " + space, both + " a", "a b", space + " a"}, std::string(name))
+        test::byte_level({both, both + "a", "ab", space + "a", over, over + "a"},
+                         {"b " + space, both + " a", "a b", space + " a", "b " + line, over + " a"},
+                         std::string(name))
             .tokenizer();
     for (int i = 0; i < 20; ++i) check(tokenizer, random_text(rng, 24), i % 2 == 0);
     CHECK(tokenizer.settled_bytes("ab ab ab") == 5);
+    CHECK(tokenizer.settled_bytes("ab\nab\n") == 5);
+    CHECK(tokenizer.settled_bytes("\xd0\xb6 \xd0\xb6\n") == 5);
+    CHECK(tokenizer.settled_bytes("\xe4\xb8\x80\n") == 3);
+    CHECK(tokenizer.settled_bytes("1 . \xd7\xd0 \xb6 ") == 0);
   }
 }
 
@@ -76,6 +84,9 @@ TEST_CASE("settled: nothing is where a token or markup may reach over a word's e
   CHECK(across.tokenizer().settled_bytes("a a a") == 0);
   const auto markup = test::sentencepiece({{"a", -9}, {"<the end>", 0, test::control}});
   CHECK(markup.tokenizer().settled_bytes("a a a") == 0);
+  const auto line = test::sentencepiece({{"a", -9}, {"\n", -9}, {"a\na", -1}});
+  CHECK(line.tokenizer().settled_bytes("a\na\na") == 0);
+  CHECK(line.tokenizer().settled_bytes("a\na a") == 3);
   CHECK(test::small_sentencepiece().tokenizer().settled_bytes("1 2 3") == 0);
   CHECK(test::small_sentencepiece().tokenizer().settled_bytes("") == 0);
   CHECK(test::small_sentencepiece().tokenizer().settled_bytes(" a") == 0);

@@ -30,7 +30,7 @@ struct importance {
   // saw no token, so that its errors count alike.
   // Throws error(invalid_argument) if in_sum2 does not divide into so many matrices.
   NIBBLE_API std::vector<float> weights(std::uint64_t index, std::uint64_t matrices) const;
-  // Whether all sums are 0, so that nothing is known.
+  // Whether all sums are 0, or all counts, so that nothing is known.
   NIBBLE_API bool says_nothing() const;
 };
 
