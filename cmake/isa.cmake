@@ -31,13 +31,13 @@ endif()
 
 # All flags of a unit for one instruction set, whose namespaces are named after `unit`.
 function(nibble_isa_unit_flags isa unit result)
-  set(optimise -O3)
+  # kernels export nothing, and so are the same for static and shared libraries: ccache has them then
+  set(optimise -O3 -UNIBBLE_SHARED)
   if(NIBBLE_SANITIZE)
     set(optimise -O1)  # -O3 would take minutes a file
   endif()
-  # psabi: vectors of the compiler's own are passed between inline functions only. Kernels export
-  # nothing, and so are the same for static and shared libraries, which ccache knows then.
-  set(${result} ${optimise} -UNIBBLE_SHARED -Wno-psabi -fno-math-errno -fno-trapping-math -ffp-contract=off
+  # psabi: vectors of the compiler's own are passed between inline functions only
+  set(${result} ${optimise} -Wno-psabi -fno-math-errno -fno-trapping-math -ffp-contract=off
       -DNIBBLE_ABI=isa_${unit} -Dxsimd=xsimd_isa_${unit} ${nibble_isa_${isa}_flags} PARENT_SCOPE)
 endfunction()
 
