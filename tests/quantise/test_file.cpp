@@ -215,7 +215,7 @@ TEST_CASE("quantise_file: importance reaches each matrix, and must fit") {
   m.tensors.erase("blk.0.attn_q.weight");
   m.tensors.erase("blk.0.ffn_up_exps.weight");
   test::check_error(refused(source, folder / "out2.gguf", options), errc::invalid_argument,
-                    {"in.gguf", "'some.imatrix'", "1 tensors", "blk.7.not_there.weight"});
+                    {"in.gguf", "'some.imatrix'", "1 tensor,", "blk.7.not_there.weight"});
   m.tensors.clear();
   test::check_error(refused(source, folder / "out2.gguf", options), errc::invalid_argument,
                     {"in.gguf", "is empty"});
