@@ -5,10 +5,10 @@
 // whenever a greater logit turns up. A sink is a logit that takes part in the softmax but has no
 // value.
 //
-// A block's keys, then its values, become floats once for all queries: heads that share them, and
-// tokens of a prompt. Queries that see the same tokens of a block are worked on by fours. Neither
-// changes the order in which a query's result is added up, so it does not depend on what is asked
-// beside it.
+// Up to four queries take keys and values as they are stored. For more (heads that share them,
+// tokens of a prompt) a block's keys, then its values, become floats in memory once. Queries that
+// see the same tokens of a block are worked on by fours. Neither changes the order in which a
+// query's result is added up, so it does not depend on what is asked beside it.
 //
 // Blocks end where pages end. Cutting the same tokens into other pages changes the result by
 // rounding only (about 1e-7 of the greatest value), and not at all if pages are multiples of

@@ -77,7 +77,6 @@ struct unit_integers {
   i16 start;  // what the sums of the activations of its halves are multiplied by, for the bias
 
   unit_integers(const strip_block<Arch, F>& b, int u) {
-    const i32 biased = -bias + i32{};
     if constexpr (small_scales<F>) {
       const i32 first = small_scale(b, 2 * u), second = small_scale(b, 2 * u + 1);
       if constexpr (by_pairs) {
@@ -88,9 +87,9 @@ struct unit_integers {
         scale[1] = second;
       }
       // at most 128 * 32
-      start = pairs_of<Arch>(biased * first, biased * second);
+      start = pairs_of<Arch>(first, second) * static_cast<std::int16_t>(-bias);
     } else {
-      start = pairs_of<Arch>(biased, biased);
+      start = static_cast<std::int16_t>(-bias) - i16{};
     }
   }
 };
@@ -103,6 +102,14 @@ inline typename strip<Arch>::i32 times_sums(const typename strip<Arch>::i16& fac
       reinterpret_cast<typename strip<Arch>::i16>(broadcast_word<Arch>(sums)), factors);
 }
 
+// [rows] the sum of the activations of group g of a unit, of whose halves `sums` are.
+template <typename Arch, typename F>
+inline typename strip<Arch>::i32 group_sum(const std::int16_t* sums, int g) {
+  const std::int32_t halves = unit_groups<F> == 1 ? 0x10001 : g == 0 ? 1 : 0x10000;
+  const auto ones = halves - typename strip<Arch>::i32{};
+  return times_sums<Arch>(reinterpret_cast<typename strip<Arch>::i16>(ones), sums);
+}
+
 template <typename Arch>
 inline typename strip<Arch>::i32 add_pairs(const typename strip<Arch>::i32& sum,
                                            const typename strip<Arch>::i16& pairs,
@@ -110,8 +117,9 @@ inline typename strip<Arch>::i32 add_pairs(const typename strip<Arch>::i32& sum,
   return sum + byte_products<Arch>::multiply_pairs(pairs, scale);
 }
 
-// sum + codes . x over the words of a group, times its scale, for few tokens. Sums of pairs are at
-// most 2^15, scales 2^7: a unit's sum stays below 2^26.
+// sum + codes . x over the words of a group, times its scale, for few tokens. On its way a unit's
+// sum stays below 2^26, as sums of pairs do not exceed 2^15 nor small scales 2^7. At its end it is
+// 32 x 32 x 127 x 128 = 16,646,144 at most (Q6_K), less than 2^24, and so exact as a float.
 template <typename Arch, typename F>
 inline typename strip<Arch>::i32 add_group(typename strip<Arch>::i32 sum,
                                            const typename strip<Arch>::u8* codes,
@@ -157,12 +165,6 @@ inline void add_offset(const typename strip<Arch>::f32& offset,
   acc = fused<Arch>::mul_add(offset, x_sum, acc);
 }
 
-// The sum of the activations of group g of a unit, of whose halves `sums` are.
-template <typename F>
-inline int sum_of_group(const std::int16_t* sums, int g) {
-  return unit_groups<F> == 2 ? sums[g] : sums[0] + sums[1];
-}
-
 // acc[t] += strip . x[t]
 template <typename Arch, typename F, int Tokens>
 inline void multiply_strip(const unsigned char* packed, std::int64_t columns,
@@ -192,13 +194,12 @@ inline void multiply_strip(const unsigned char* packed, std::int64_t columns,
           sum = add_group<Arch, F>(sum, codes + g * F::group_size / 4,
                                    x[t].q + at + g * F::group_size, integers, g);
         }
-        const float xs = x[t].scale[at / unit];
-        add_unit<Arch>(sum, scale, broadcast<Arch>(xs), acc[t]);
+        const auto xs = broadcast<Arch>(x[t].scale[at / unit]);
+        add_unit<Arch>(sum, scale, xs, acc[t]);
         if constexpr (F::has_offset) {
           NIBBLE_UNROLL for (int g = 0; g < groups; ++g) {
-            const float x_sum = xs * static_cast<float>(sum_of_group<F>(sums, g));
-            add_offset<Arch>(group_offset(again, scales, groups * u + g), broadcast<Arch>(x_sum),
-                             acc[t]);
+            add_offset<Arch>(group_offset(again, scales, groups * u + g),
+                             xs * to_floats<Arch>(group_sum<Arch, F>(sums, g)), acc[t]);
           }
         }
       }

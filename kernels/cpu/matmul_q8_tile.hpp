@@ -116,6 +116,11 @@ struct tile_activations {
   }
 };
 
+template <typename F>
+inline int group_sum(const std::int16_t* sums, int g) {
+  return unit_groups<F> == 2 ? sums[g] : sums[0] + sums[1];
+}
+
 template <typename Arch, typename F>
 inline constexpr bool needs_terms = F::has_offset || product_bias<Arch, F> != 0;
 
@@ -128,12 +133,12 @@ inline void make_terms(const activations& x, int units, unit_term* to) {
     const std::int16_t* const sums = x.sum + 2 * u;
     if constexpr (F::has_offset) {
       for (int g = 0; g < unit_groups<F>; ++g) {
-        to[u].x_sum[g] = x.scale[u] * static_cast<float>(sum_of_group<F>(sums, g));
+        to[u].x_sum[g] = x.scale[u] * static_cast<float>(group_sum<F>(sums, g));
       }
     } else if constexpr (bias != 0 && small_scales<F>) {
       std::memcpy(to[u].sums, sums, sizeof to[u].sums);
     } else if constexpr (bias != 0) {
-      to[u].start = -bias * sum_of_group<F>(sums, 0);
+      to[u].start = -bias * group_sum<F>(sums, 0);
     }
   }
 }

@@ -75,6 +75,19 @@ weight cpu_backend::place_weight(const tensor_view& tensor) {
 }
 
 void cpu_backend::fill_weight(const weight& placed, row_range rows, const std::byte* from) {
+  const auto all = static_cast<std::int64_t>(placed.shape.rows());
+  const auto in_matrix = static_cast<std::int64_t>(placed.shape.extent[1]);
+  const bool inside =
+      rows.first >= 0 && rows.count >= 0 && rows.first <= all && rows.count <= all - rows.first;
+  // a part that ended elsewhere would fill up its last strip with zeros
+  const auto is_border = [&](std::int64_t row) { return row % in_matrix % part_rows == 0; };
+  if (!inside || !is_border(rows.first) || !is_border(rows.first + rows.count)) {
+    throw error(errc::invalid_argument,
+                concat(rows.count, " rows from row ", rows.first, " on, of ", all,
+                       ", are no parts of a weight; those have ", part_rows,
+                       " rows, the last of a matrix what is left"),
+                {.tensor = placed.name, .device = info_.name});
+  }
   packing_.pack(placed, rows, from, weights_.data() + (placed.data - weights_.data()));
 }
 

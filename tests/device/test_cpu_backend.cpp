@@ -202,6 +202,15 @@ TEST_CASE("a weight that is filled in parts, in any order, is the one that is fi
     first -= first == in_matrix ? 5 : nibble::part_rows;
   }
   REQUIRE(std::memcmp(parts.data, whole.data, bytes) == 0);
+  for (const nibble::row_range rows : {nibble::row_range{-64, 64},
+                                       {0, 2 * in_matrix + 1},
+                                       {2 * in_matrix + 64, 0},
+                                       {in_matrix + 1, 1},
+                                       {0, 5},
+                                       {0, -1}}) {
+    refused([&] { cpu->fill_weight(parts, rows, view.data); }, invalid, "are no parts of a weight");
+  }
+  REQUIRE(std::memcmp(parts.data, whole.data, bytes) == 0);
 }
 
 TEST_CASE("weights that cannot be computed with are refused") {

@@ -67,7 +67,9 @@ class NIBBLE_API backend {
   // Takes room in the arena for a tensor, whose data are not looked at yet. This and the next two
   // may be called from several threads.
   virtual weight place_weight(const tensor_view& tensor) = 0;
-  // Packs `rows` of the tensor, which lie at `from`, to the place that was taken for them.
+  // Packs `rows` of the tensor, which lie at `from`, to the place that was taken for them. They are
+  // whole parts (part_rows) or reach the end of a matrix. Throws error (invalid_argument) for rows
+  // that the tensor does not have, and parts that start elsewhere.
   virtual void fill_weight(const weight& placed, row_range rows, const std::byte* from) = 0;
   // Places a tensor and fills all of it.
   weight import_weight(const tensor_view& tensor);
