@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstdint>
 
+#include "cpu/kernel_table.hpp"
 #include "cpu/strip.hpp"
 
 namespace nibble::inline NIBBLE_ABI::kernels {
@@ -18,13 +19,16 @@ inline candidates over_lanes(candidates x, Function f) {
   return f(x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6));
 }
 
-// The same levels as choose_levels() in formats/dot.hpp: all eight candidates at once, one in each
+// The same scale as choose_scale() in formats/dot.hpp: all eight candidates at once, one in each
 // lane of a vector, so that no sum runs across one.
-inline float choose_levels(const float* __restrict x, float greatest) {
+inline float choose_scale(const float* __restrict x, float greatest, float step) {
   constexpr float nearest = 12582912.0f;  // 1.5 * 2^23: added and taken away, it rounds
   candidates levels{};
   NIBBLE_UNROLL for (int i = 0; i < 8; ++i) levels[i] = 127.0f - 0.75f * static_cast<float>(i);
-  const candidates inverse = levels / greatest;
+  const candidates exact = (greatest / step) / levels;  // less than 2^13
+  const candidates rounded = (exact + nearest) - nearest;
+  const candidates steps = rounded < exact ? rounded + 1.0f : rounded;
+  const candidates inverse = 1.0f / (steps * step);
   candidates sum[8] = {};  // of every eighth value, as the definition adds them
   for (int i = 0; i < 32; i += 8) {
     NIBBLE_UNROLL for (int j = 0; j < 8; ++j) {
@@ -35,30 +39,42 @@ inline float choose_levels(const float* __restrict x, float greatest) {
   }
   const candidates low = (sum[0] + sum[1]) + (sum[2] + sum[3]);
   const candidates high = (sum[4] + sum[5]) + (sum[6] + sum[7]);
-  const candidates error = (low + high) / (levels * levels);
-  // the greatest of those with the least error; without branches, which could not be foreseen
-  const candidates least = over_lanes(error, [](auto a, auto b) { return a < b ? a : b; });
-  const candidates best = error == least ? levels : candidates{};
-  return over_lanes(best, [](auto a, auto b) { return a > b ? a : b; })[0];
+  const candidates error = (low + high) * (steps * steps);
+  // the least of those with the least error; without branches, which could not be foreseen
+  constexpr auto lesser = [](candidates a, candidates b) { return a < b ? a : b; };
+  const candidates least = over_lanes(error, lesser);
+  return over_lanes(error == least ? steps : 8192.0f - candidates{}, lesser)[0] * step;
 }
 
-// q = x / scale to the nearest, ties to even, for each 32 values. The same numbers as
-// quantise_activations() in formats/dot.hpp: a block below 2^-119 becomes zero, where 1 / scale is
-// no longer finite; a block with an infinity or a NaN gets a NaN as its scale.
-inline void quantise_q8_block(const float* __restrict x, std::int8_t* __restrict q, float& scale,
-                              std::int16_t* __restrict sum) {
-  // magnitudes compare as integers, and every NaN is above infinity then
-  std::int32_t greatest_bits = 0;
+// The same as scale_step() there.
+inline float scale_step(float greatest) {
+  const std::uint32_t rounded = std::bit_cast<std::uint32_t>(greatest / 121.75f) + 0x7ff;
+  const float step = std::bit_cast<float>(rounded & 0x7f800000) * 0x1p-12f;
+  return step > 0x1p-76f ? step : 0x1p-76f;
+}
+
+// The greatest magnitude of 32 values, as bits: they compare as integers, and every NaN is above
+// infinity then.
+inline std::int32_t greatest_magnitude(const float* x) {
+  std::int32_t greatest = 0;
   for (int i = 0; i < 32; ++i) {
     const std::int32_t bits = std::bit_cast<std::int32_t>(x[i]) & 0x7fffffff;
-    greatest_bits = bits > greatest_bits ? bits : greatest_bits;
+    greatest = bits > greatest ? bits : greatest;
   }
-  const float greatest = std::bit_cast<float>(greatest_bits);
-  const bool finite = greatest_bits < 0x7f800000;
-  const bool usable = finite && greatest >= 0x1p-119f;
-  const float levels = usable ? choose_levels(x, greatest) : 0.0f;
-  scale = usable ? greatest / levels : std::bit_cast<float>(finite ? 0 : 0x7fc00000);
-  const float inverse = usable ? levels / greatest : 0.0f;
+  return greatest;
+}
+inline bool finite_magnitude(std::int32_t bits) {
+  return bits < 0x7f800000;
+}
+
+// q = x / scale to the nearest, ties to even; sum: [2], of 16 each.
+inline void quantise_q8_block(const float* __restrict x, std::int32_t greatest, float step,
+                              std::int8_t* __restrict q, float& scale,
+                              std::int16_t* __restrict sum) {
+  const bool finite = finite_magnitude(greatest), usable = finite && greatest != 0;
+  scale = usable ? choose_scale(x, std::bit_cast<float>(greatest), step)
+                 : std::bit_cast<float>(finite ? 0 : 0x7fc00000);
+  const float inverse = usable ? 1.0f / scale : 0.0f;
   for (int half_block = 0; half_block < 2; ++half_block) {
     std::int32_t total = 0;
     for (int i = 16 * half_block; i < 16 * half_block + 16; ++i) {
@@ -72,10 +88,22 @@ inline void quantise_q8_block(const float* __restrict x, std::int8_t* __restrict
   }
 }
 
+// The same numbers as quantise_activations() in formats/dot.hpp.
 template <typename Arch>
 void quantise_q8(const float* x, std::int64_t n, std::int8_t* q, float* scale, std::int16_t* sum) {
-  for (std::int64_t i = 0; i < n / 32; ++i) {
-    quantise_q8_block(x + 32 * i, q + 32 * i, scale[i], sum + 2 * i);
+  constexpr std::int64_t stretch_blocks = cpu::q8_stretch / 32;
+  for (std::int64_t first = 0; first < n / 32; first += stretch_blocks) {
+    const std::int64_t end = least(n / 32, first + stretch_blocks);
+    std::int32_t greatest[stretch_blocks], most = 0;
+    for (std::int64_t i = first; i < end; ++i) {
+      const std::int32_t bits = greatest_magnitude(x + 32 * i);
+      greatest[i - first] = bits;
+      if (finite_magnitude(bits) && bits > most) most = bits;
+    }
+    const float step = scale_step(std::bit_cast<float>(most));
+    for (std::int64_t i = first; i < end; ++i) {
+      quantise_q8_block(x + 32 * i, greatest[i - first], step, q + 32 * i, scale[i], sum + 2 * i);
+    }
   }
 }
 

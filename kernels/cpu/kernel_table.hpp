@@ -13,10 +13,14 @@ namespace nibble::inline v0::cpu {
 inline constexpr int max_formats = 32;  // asserted against the list where tables are filled
 inline constexpr int max_strip_rows = 16;
 
+// Columns of a token whose scales are multiples of one power of two, by less than 2^13
+// (formats/dot.hpp).
+inline constexpr std::int64_t q8_stretch = 512;
+
 // Activations as eight-bit integers, [tokens, columns]; columns is a multiple of 32.
 struct q8_matrix {
   const std::int8_t* q;     // [tokens, columns], each in [-127, 127]
-  const float* scale;       // [tokens, columns / 32]
+  const float* scale;       // [tokens, columns / 32], not negative; a NaN of blocks with a fault
   const std::int16_t* sum;  // [tokens, columns / 16]: sums of 16 values of q
   std::int64_t columns;
 };
@@ -42,8 +46,11 @@ struct product_output {
   bool accumulate;
 };
 
-// What matmul_q8 needs of memory beside, aligned to 64 bytes, if there are several tokens.
-inline constexpr std::size_t product_scratch_bytes = 112 * 1024;
+// Up to so many tokens rows are multiplied as they are read; beyond, they are unpacked first.
+inline constexpr std::int64_t few_tokens = 8;
+
+// What matmul_q8 needs of memory beside, aligned to 64 bytes, if there are more tokens.
+inline constexpr std::size_t product_scratch_bytes = 128 * 1024;
 
 // out = rows[r] . x[t]. The result for a token does not depend on how many tokens are given, nor on
 // how rows are shared out.
@@ -99,7 +106,7 @@ struct kernel_table {
   void (*unpack_row[max_formats])(const void* packed, std::int64_t row, std::int64_t columns,
                                   void* to);
 
-  // x [n] -> q [n], scale [n / 32], sum [n / 16]; a block of zeros gets scale 0
+  // x [n] -> q [n], scale [n / 32], sum [n / 16]; x starts a stretch
   void (*quantise_q8)(const float* x, std::int64_t n, std::int8_t* q, float* scale,
                       std::int16_t* sum);
 

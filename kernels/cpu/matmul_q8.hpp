@@ -1,9 +1,10 @@
 // Packed weights times int8 activations.
 //
-// A result is one chain of float operations over the units of 32 columns: the exact integer sum of
-// a unit, times its scale and that of the activations, is added, then the offset of each of its
-// groups times the sum of the activations. The chain is the same for any number of tokens and on
-// every instruction set, save for operations that one fuses and another does not.
+// A result is one chain of float operations over the units of 32 columns of a stretch of 512: the
+// exact integer sum of a unit times the scale of the activations, rounded, times the scale of the
+// weights is added, then the offset of each of its groups times the sum of the activations. The
+// stretches are added up in order. The chain is the same for any number of tokens and on every
+// instruction set, save for operations that one fuses and another does not.
 //
 // Few tokens use the codes where they are unpacked, in registers; many take the way of
 // matmul_q8_tile.hpp.
@@ -44,6 +45,8 @@ constexpr int pairs_in_16_bits() {
   constexpr int most = 32767 / (2 * 127 * (F::max_code - F::min_code));
   return most >= 8 ? 8 : most >= 4 ? 4 : most >= 2 ? 2 : 1;
 }
+
+inline constexpr int stretch = static_cast<int>(cpu::q8_stretch);  // a multiple of all blocks
 
 // A stretch of one token.
 struct activations {
@@ -152,12 +155,12 @@ inline typename strip<Arch>::i32 add_group(typename strip<Arch>::i32 sum,
   }
 }
 
-// The two places that say how a result is added up. xs: the scale of the activations; x_sum: the
-// sum of a group of them, scaled.
+// The two places that say how a stretch is added up. product: the sum of a unit times the scale of
+// the activations, rounded; x_sum: the sum of a group of them, scaled.
 template <typename Arch>
-inline void add_unit(const typename strip<Arch>::i32& sum, const typename strip<Arch>::f32& scale,
-                     const typename strip<Arch>::f32& xs, typename strip<Arch>::f32& acc) {
-  acc = fused<Arch>::mul_add(to_floats<Arch>(sum), scale * xs, acc);
+inline void add_unit(const typename strip<Arch>::f32& product,
+                     const typename strip<Arch>::f32& scale, typename strip<Arch>::f32& acc) {
+  acc = fused<Arch>::mul_add(product, scale, acc);
 }
 template <typename Arch>
 inline void add_offset(const typename strip<Arch>::f32& offset,
@@ -165,17 +168,16 @@ inline void add_offset(const typename strip<Arch>::f32& offset,
   acc = fused<Arch>::mul_add(offset, x_sum, acc);
 }
 
-// acc[t] += strip . x[t]
+// acc[t] += strip . x[t] over columns [at, end), at most a stretch; returns what follows in `packed`
 template <typename Arch, typename F, int Tokens>
-inline void multiply_strip(const unsigned char* packed, std::int64_t columns,
-                           const activations (&x)[Tokens],
-                           typename strip<Arch>::f32 (&acc)[Tokens]) {
+inline const unsigned char* multiply_stretch(const unsigned char* packed, std::int64_t at,
+                                             std::int64_t end, const activations (&x)[Tokens],
+                                             typename strip<Arch>::f32 (&acc)[Tokens]) {
   using lanes = strip<Arch>;
   constexpr int groups = unit_groups<F>;
   constexpr int bias = product_bias<Arch, F>;
   constexpr int units = F::block_size / unit;
-  std::int64_t at = 0;
-  for (std::int64_t b = 0; b < columns / F::block_size; ++b) {
+  while (at < end) {
     fetch_ahead<sizeof(typename F::block) * lanes::rows>(packed);
     const strip_block<Arch, F> block{packed};
     const auto scales = read_block_scales(block);
@@ -195,7 +197,7 @@ inline void multiply_strip(const unsigned char* packed, std::int64_t columns,
                                    x[t].q + at + g * F::group_size, integers, g);
         }
         const auto xs = broadcast<Arch>(x[t].scale[at / unit]);
-        add_unit<Arch>(sum, scale, xs, acc[t]);
+        add_unit<Arch>(to_floats<Arch>(sum) * xs, scale, acc[t]);
         if constexpr (F::has_offset) {
           NIBBLE_UNROLL for (int g = 0; g < groups; ++g) {
             add_offset<Arch>(group_offset(again, scales, groups * u + g),
@@ -206,6 +208,7 @@ inline void multiply_strip(const unsigned char* packed, std::int64_t columns,
     }
     packed += sizeof(typename F::block) * lanes::rows;
   }
+  return packed;
 }
 
 // `n` rows of one strip for tokens [first, first + Tokens).
@@ -221,7 +224,12 @@ inline void few_tokens(const unsigned char* packed, int n, const cpu::q8_matrix&
       std::memcpy(&acc[t], out.data + (first + t) * out.stride, static_cast<std::size_t>(n) * 4);
     }
   }
-  multiply_strip<Arch, F, Tokens>(packed, x.columns, tokens, acc);
+  for (std::int64_t at = 0; at < x.columns; at += stretch) {
+    typename strip<Arch>::f32 part[Tokens] = {};
+    packed = multiply_stretch<Arch, F, Tokens>(packed, at, least(at + stretch, x.columns), tokens,
+                                               part);
+    for (int t = 0; t < Tokens; ++t) acc[t] += part[t];
+  }
   for (int t = 0; t < Tokens; ++t) {
     std::memcpy(out.data + (first + t) * out.stride, &acc[t], static_cast<std::size_t>(n) * 4);
   }

@@ -6,17 +6,23 @@
 // in the panel, and the activations beside it, too: vpmaddwd then needs no tricks with signs.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 #include "cpu/matmul_q8.hpp"
 
 namespace nibble::inline NIBBLE_ABI::kernels {
 
-inline constexpr int stretch = 512;  // columns of a panel, a multiple of all blocks
 inline constexpr int stretch_units = stretch / unit;
 
 template <typename Arch, typename F>
 inline constexpr bool widened = products_of<Arch> == product_kind::pairs&& wide_codes<F>;
+
+// Whether sums of pairs are multiplied by the scales of the activations as integers, on their way to
+// 32 bits.
+template <typename Arch, typename F>
+inline constexpr bool integer_scales = products_of<Arch> == product_kind::pairs && !wide_codes<F> &&
+                                       !small_scales<F>;
 
 // Tokens that pass a panel while it is there; fewer of those that take two bytes.
 template <typename Arch, typename F>
@@ -92,12 +98,20 @@ struct alignas(64) panel {
   }
 };
 
-// What is made once of the sums of a unit's activations: where its integer sums start if the codes
-// are biased, or what is multiplied by the offsets.
-union unit_term {
-  std::int32_t start;    // -bias * sum
-  std::int16_t sums[2];  // of its halves, with small_scales
-  float x_sum[2];        // scale * sum, of each group
+// What is made once of the scales and the sums of a token's activations in a stretch.
+struct stretch_terms {
+  // scales: as numbers, or with integer_scales how many steps, in both halves
+  union {
+    float scale[stretch_units];
+    std::int32_t steps[stretch_units];
+  };
+  // where integer sums start if the codes are biased, or what is multiplied by the offsets
+  union {
+    std::int32_t start[stretch_units];    // -bias * sum, times steps with integer_scales
+    std::int32_t sums[stretch_units];     // of the halves of a unit, 16 bits each, with small_scales
+    float x_sum[2][stretch_units];        // scale (or steps) * sum, of each group
+  };
+  float step;  // what is multiplied at the end of the stretch
 };
 
 // The activations of some tokens as a tile takes them; `q` has `q_stride` bytes a token, in the
@@ -105,40 +119,65 @@ union unit_term {
 struct tile_activations {
   const std::int8_t* q;
   std::int64_t q_stride;
-  const float* scale;
-  std::int64_t scale_stride;  // from one token's scales to the next
-  const unit_term* terms;     // [tokens, stretch_units]
-  std::int64_t terms_stride;
+  const stretch_terms* terms;  // [tokens]
 
   tile_activations from(std::int64_t token) const {
-    return {q + token * q_stride,         q_stride,    scale + token * scale_stride, scale_stride,
-            terms + token * terms_stride, terms_stride};
+    return {q + token * q_stride, q_stride, terms + token};
   }
 };
 
-template <typename F>
-inline int group_sum(const std::int16_t* sums, int g) {
-  return unit_groups<F> == 2 ? sums[g] : sums[0] + sums[1];
+// The power of two whose multiples by less than 2^13 the scales are; a NaN if any of them is. Below
+// 2^-100, where quantise_q8 has only zeros, they count as none.
+inline float common_step(const float* scale, int n) {
+  std::int32_t most = 0;  // numbers that are not negative compare as integers
+  for (int i = 0; i < n; ++i) {
+    const auto bits = std::bit_cast<std::int32_t>(scale[i]);
+    most = bits > most ? bits : most;
+  }
+  if (most < std::bit_cast<std::int32_t>(0x1p-100f)) return 1;
+  const float power = std::bit_cast<float>(most & 0x7f800000);
+  return most < 0x7f800000 ? power * 0x1p-12f : std::bit_cast<float>(0x7fc00000);
 }
 
-template <typename Arch, typename F>
-inline constexpr bool needs_terms = F::has_offset || product_bias<Arch, F> != 0;
-
 // One token's terms for `units` units.
+//
+// With integer_scales a sum of 32 products of codes up to 31 is at most 32 * 31 * 127 = 125,984, times
+// 8191 steps less than 2^30, and where it starts, with a bias of at most 16, less than 2^30 as well.
 template <typename Arch, typename F>
-inline void make_terms(const activations& x, int units, unit_term* to) {
+inline void make_terms(const activations& x, int units, stretch_terms& to) {
   constexpr int bias = product_bias<Arch, F>;
   static_assert(bias == 0 || !F::has_offset);
-  for (int u = 0; u < units; ++u) {
-    const std::int16_t* const sums = x.sum + 2 * u;
-    if constexpr (F::has_offset) {
-      for (int g = 0; g < unit_groups<F>; ++g) {
-        to[u].x_sum[g] = x.scale[u] * static_cast<float>(group_sum<F>(sums, g));
+  static_assert(!integer_scales<Arch, F> || (F::max_code - F::min_code <= 31 && bias <= 16));
+  std::int32_t sums[stretch_units];
+  std::memcpy(sums, x.sum, sizeof *sums * static_cast<std::size_t>(units));
+  if constexpr (integer_scales<Arch, F>) {
+    to.step = common_step(x.scale, units);
+    const float factor = to.step == to.step ? 1 / to.step : 0;
+    for (int u = 0; u < units; ++u) {
+      const float scale = to.step == to.step ? x.scale[u] * factor : 0;
+      const auto steps = static_cast<std::int32_t>(scale);
+      const std::int32_t sum = (sums[u] << 16 >> 16) + (sums[u] >> 16);
+      to.steps[u] = steps << 16 | steps;
+      if constexpr (F::has_offset) {
+        to.x_sum[0][u] = scale * static_cast<float>(sum);
+      } else {
+        to.start[u] = -bias * sum * steps;
       }
-    } else if constexpr (bias != 0 && small_scales<F>) {
-      std::memcpy(to[u].sums, sums, sizeof to[u].sums);
-    } else if constexpr (bias != 0) {
-      to[u].start = -bias * group_sum<F>(sums, 0);
+    }
+    return;
+  }
+  for (int u = 0; u < units; ++u) {
+    const std::int32_t low = sums[u] << 16 >> 16, high = sums[u] >> 16;
+    to.scale[u] = x.scale[u];
+    if constexpr (F::has_offset && unit_groups<F> == 2) {
+      to.x_sum[0][u] = x.scale[u] * static_cast<float>(low);
+      to.x_sum[1][u] = x.scale[u] * static_cast<float>(high);
+    } else if constexpr (F::has_offset) {
+      to.x_sum[0][u] = x.scale[u] * static_cast<float>(low + high);
+    } else if constexpr (small_scales<F>) {
+      to.sums[u] = sums[u];
+    } else {
+      to.start[u] = -bias * (low + high);
     }
   }
 }
@@ -173,7 +212,7 @@ inline void add_words(const typename strip<Arch>::u8* codes, const tile_activati
 template <typename Arch, typename F, int Strips, int Tokens>
 inline void add_word_pairs(const typename strip<Arch>::u8* codes, const tile_activations& x,
                            std::int64_t unit_at, int first, int n,
-                           const typename strip<Arch>::i16 (&scale)[Strips],
+                           const typename strip<Arch>::i16 (&scale)[Strips][Tokens],
                            typename strip<Arch>::i32 (&sum)[Strips][Tokens]) {
   using dot = byte_products<Arch>;
   using lanes = strip<Arch>;
@@ -193,7 +232,7 @@ inline void add_word_pairs(const typename strip<Arch>::u8* codes, const tile_act
   }
   NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
     NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) sum[s][t] =
-        add_pairs<Arch>(sum[s][t], pairs[s][t], scale[s]);
+        add_pairs<Arch>(sum[s][t], pairs[s][t], scale[s][t]);
   }
 }
 
@@ -203,14 +242,14 @@ inline void start_sums(const panel<Arch, F, Strips>& p, std::int64_t u, const ti
                        typename strip<Arch>::i32 (&sum)[Strips][Tokens]) {
   using i32 = typename strip<Arch>::i32;
   NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
-    const unit_term* const term = x.terms + t * x.terms_stride + u;
+    const stretch_terms& terms = x.terms[t];
     NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
       if constexpr (product_bias<Arch, F> == 0) {
         sum[s][t] = i32{};
       } else if constexpr (small_scales<F>) {
-        sum[s][t] = times_sums<Arch>(p.integers[u][s].start, term->sums);
+        sum[s][t] = times_sums<Arch>(p.integers[u][s].start, &terms.sums[u]);
       } else {
-        sum[s][t] = broadcast_word<Arch>(&term->start);
+        sum[s][t] = broadcast_word<Arch>(&terms.start[u]);
       }
     }
   }
@@ -225,10 +264,14 @@ inline void add_unit_group(const panel<Arch, F, Strips>& p, std::int64_t u, int 
   constexpr int n = panel<Arch, F, Strips>::words / unit_groups<F>;
   const auto* const codes = &p.codes[u][0][0];
   if constexpr (products_of<Arch> == product_kind::pairs && !widened<Arch, F>) {
-    typename lanes::i16 scale[Strips];
-    NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
-      scale[s] = 1 - typename lanes::i16{};
-      if constexpr (small_scales<F>) scale[s] = p.integers[u][s].scale[g];
+    typename lanes::i16 scale[Strips][Tokens];
+    NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
+      const auto steps = reinterpret_cast<typename lanes::i16>(
+          broadcast_word<Arch>(&x.terms[t].steps[u]));
+      NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
+        scale[s][t] = steps;
+        if constexpr (small_scales<F>) scale[s][t] = p.integers[u][s].scale[g];
+      }
     }
     constexpr int run = least(pairs_in_16_bits<F>(), n);
     NIBBLE_UNROLL for (int w = 0; w < n; w += run) {
@@ -246,41 +289,51 @@ inline void add_unit_group(const panel<Arch, F, Strips>& p, std::int64_t u, int 
   }
 }
 
+// acc[s][t] += scale * sum, and the offsets of unit u.
+template <typename Arch, typename F, int Strips, int Tokens>
+inline void add_unit_to_tile(const panel<Arch, F, Strips>& p, std::int64_t u,
+                             const tile_activations& x,
+                             const typename strip<Arch>::i32 (&sum)[Strips][Tokens],
+                             typename strip<Arch>::f32 (&acc)[Strips][Tokens]) {
+  NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
+    const stretch_terms& terms = x.terms[t];
+    NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
+      auto product = to_floats<Arch>(sum[s][t]);
+      if constexpr (!integer_scales<Arch, F>) product *= broadcast<Arch>(terms.scale[u]);
+      add_unit<Arch>(product, p.scale[u][s], acc[s][t]);
+    }
+    if constexpr (F::has_offset) {
+      NIBBLE_UNROLL for (int g = 0; g < unit_groups<F>; ++g) {
+        const auto x_sum = broadcast<Arch>(terms.x_sum[g][u]);
+        NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
+          add_offset<Arch>(p.offset[u][g][s], x_sum, acc[s][t]);
+        }
+      }
+    }
+  }
+}
+
 // out[t][s] (+)= panel . x[t] for a tile; out: [Tokens, Strips * rows], `stride` floats apart.
 template <typename Arch, typename F, int Strips, int Tokens>
 inline void multiply_tile(const panel<Arch, F, Strips>& p, int units, const tile_activations& x,
                           bool accumulate, float* out, std::int64_t stride) {
   using lanes = strip<Arch>;
-  constexpr int groups = unit_groups<F>;
-  typename lanes::f32 acc[Strips][Tokens];
-  NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
-    NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
-      acc[s][t] = accumulate ? read<typename lanes::f32>(out + t * stride + s * lanes::rows)
-                             : broadcast<Arch>(0);
-    }
-  }
+  typename lanes::f32 acc[Strips][Tokens] = {};
   for (std::int64_t u = 0; u < units; ++u) {
     typename lanes::i32 sum[Strips][Tokens];
     start_sums<Arch, F>(p, u, x, sum);
-    NIBBLE_UNROLL for (int g = 0; g < groups; ++g) add_unit_group<Arch, F>(p, u, g, x, sum);
-    NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
-      const auto xs = broadcast<Arch>(x.scale[t * x.scale_stride + u]);
-      NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
-        add_unit<Arch>(sum[s][t], p.scale[u][s], xs, acc[s][t]);
-      }
-      if constexpr (F::has_offset) {
-        NIBBLE_UNROLL for (int g = 0; g < groups; ++g) {
-          const auto x_sum = broadcast<Arch>(x.terms[t * x.terms_stride + u].x_sum[g]);
-          NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
-            add_offset<Arch>(p.offset[u][g][s], x_sum, acc[s][t]);
-          }
-        }
-      }
+    NIBBLE_UNROLL for (int g = 0; g < unit_groups<F>; ++g) {
+      add_unit_group<Arch, F>(p, u, g, x, sum);
     }
+    add_unit_to_tile<Arch, F>(p, u, x, sum, acc);
   }
   NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
-    NIBBLE_UNROLL for (int s = 0; s < Strips; ++s)
-        write(out + t * stride + s * lanes::rows, acc[s][t]);
+    NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
+      float* const to = out + t * stride + s * lanes::rows;
+      if constexpr (integer_scales<Arch, F>) acc[s][t] *= broadcast<Arch>(x.terms[t].step);
+      if (accumulate) acc[s][t] += read<typename lanes::f32>(to);
+      write(to, acc[s][t]);
+    }
   }
 }
 
@@ -333,7 +386,7 @@ struct tile_scratch {
   alignas(64) unsigned char panels[sizeof(panel<Arch, F, tile_strips<Arch>>)];
   // results of a strip with fewer rows
   alignas(64) float edge[token_block<Arch, F>][tile_strips<Arch> * strip_rows<Arch>];
-  alignas(64) unit_term terms[needs_terms<Arch, F> ? token_block<Arch, F> : 1][stretch_units];
+  alignas(64) stretch_terms terms[token_block<Arch, F>];
   // activations in 16 bits
   alignas(64) std::int8_t wide[widened<Arch, F> ? token_block<Arch, F> * 2 * stretch : 1];
 };
@@ -396,9 +449,8 @@ inline void multiply_many(const cpu::packed_rows& rows, const cpu::q8_matrix& x,
     for (std::int64_t first = 0; first < x.columns; first += stretch) {
       const int n = static_cast<int>(least<std::int64_t>(stretch, x.columns - first));
       const activations a = token_of(x, t, first);
-      tile_activations y{a.q,          x.columns, a.scale, x.columns / unit, scratch.terms[0],
-                         stretch_units};
-      for (std::int64_t i = 0; i < some && needs_terms<Arch, F>; ++i) {
+      tile_activations y{a.q, x.columns, scratch.terms};
+      for (std::int64_t i = 0; i < some; ++i) {
         make_terms<Arch, F>(token_of(x, t + i, first), n / unit, scratch.terms[i]);
       }
       if constexpr (widened<Arch, F>) {
@@ -429,8 +481,7 @@ inline void multiply_many(const cpu::packed_rows& rows, const cpu::q8_matrix& x,
 template <typename Arch, typename F>
 void matmul_q8(const cpu::packed_rows& rows, const cpu::q8_matrix& x, std::int64_t tokens,
                const cpu::product_output& out, void* scratch) {
-  constexpr std::int64_t few = 8;
-  if (tokens <= few) {
+  if (tokens <= cpu::few_tokens) {
     multiply_few<Arch, F>(rows, x, tokens, out);
   } else {
     multiply_many<Arch, F>(rows, x, tokens, out, scratch);

@@ -125,6 +125,7 @@ void cpu_backend::run(const std::vector<std::unique_ptr<cpu_step>>& steps,
   const std::lock_guard lock(running_);
   state.team = &team_;
   state.page_lists = &page_lists_;
+  for (const auto& s : steps) s->begin();
   team_.run([&](int thread) {
     for (std::size_t i = 0; i < steps.size(); ++i) {
       if (barriers[i]) team_.barrier();

@@ -19,12 +19,15 @@ cpu::q8_matrix rows_from(const cpu::q8_matrix& x, std::int64_t row) {
   return {x.q + skipped, x.scale + skipped / 32, x.sum + skipped / 16, x.columns};
 }
 
-void quantise_columns(const cpu::kernel_table& kernels, const float* x, std::int64_t rows,
-                      std::int64_t columns, index_range range, const q8_buffer& to) {
-  if (range.size() == 0) return;
-  for (std::int64_t i = 0; i < rows; ++i) {
-    const std::int64_t at = i * columns + range.begin;
-    kernels.quantise_q8(x + at, range.size(), to.q + at, to.scale + at / 32, to.sum + at / 16);
+void quantise_part(const cpu::kernel_table& kernels, const float* x, std::int64_t rows,
+                   std::int64_t columns, int thread, int threads, const q8_buffer& to) {
+  const std::int64_t stretches = (columns + cpu::q8_stretch - 1) / cpu::q8_stretch;
+  const index_range mine = share(rows * stretches, thread, threads, 1);
+  for (std::int64_t i = mine.begin; i < mine.end; ++i) {
+    const std::int64_t column = i % stretches * cpu::q8_stretch;
+    const std::int64_t n = std::min(cpu::q8_stretch, columns - column);
+    const std::int64_t at = i / stretches * columns + column;
+    kernels.quantise_q8(x + at, n, to.q + at, to.scale + at / 32, to.sum + at / 16);
   }
 }
 
@@ -41,7 +44,6 @@ cpu_matrix::cpu_matrix(const linear& l, const cpu::kernel_table& kernels,
       matrix_bytes_(l.matrix->matrix_bytes),
       rows_(static_cast<std::int64_t>(l.matrix->shape.extent[1])),
       columns_(static_cast<std::int64_t>(l.matrix->shape.columns())),
-      strip_rows_(kernels.strip_rows),
       bias_(l.bias ? reinterpret_cast<const float*>(l.bias->data) : nullptr),
       scale_(l.scale ? reinterpret_cast<const float*>(l.scale->data) : nullptr) {
   const auto index = static_cast<std::size_t>(*format_index(l.matrix->format));
@@ -49,29 +51,12 @@ cpu_matrix::cpu_matrix(const linear& l, const cpu::kernel_table& kernels,
   f32_ = kernels.matmul_f32[index];
 }
 
-void cpu_matrix::multiply_q8(const std::byte* matrix, index_range range, const cpu::q8_matrix& x,
-                             std::int64_t tokens, cpu::product_output to,
-                             std::byte* scratch) const {
-  const auto strip_at = [&](std::int64_t row) {
-    return matrix + static_cast<std::size_t>(row) * row_bytes_;
-  };
-  // rows that start inside a strip: of the experts of one token, where their rows are no multiple
-  if (const std::int64_t before = range.begin % strip_rows_; before > 0) {
-    const std::int64_t strip = range.begin - before;
-    const std::int64_t end = std::min(strip + strip_rows_, range.end);
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      float some[cpu::max_strip_rows];
-      q8_({strip_at(strip), end - strip}, rows_from(x, t), 1, {some, 0, false}, scratch);
-      float* const out = to.data + t * to.stride;
-      for (std::int64_t r = range.begin; r < end; ++r) {
-        float& result = out[r - range.begin];
-        result = some[r - strip] + (to.accumulate ? result : 0.0f);
-      }
-    }
-    to.data += end - range.begin;
-    range.begin = end;
-  }
-  if (range.size() > 0) q8_({strip_at(range.begin), range.size()}, x, tokens, to, scratch);
+part_size cpu_matrix::part(std::int64_t tokens) const noexcept {
+  if (tokens > cpu::few_tokens) return takes_q8() ? q8_part : f32_part;
+  // rows are read once anyway
+  const auto rows = static_cast<std::int64_t>(few_tokens_bytes / row_bytes_);
+  return {std::clamp(rows / share_unit, std::int64_t{1}, q8_part.rows / share_unit) * share_unit,
+          cpu::few_tokens};
 }
 
 void cpu_matrix::multiply(std::int64_t which, index_range range, const activation_rows& x,
@@ -82,10 +67,10 @@ void cpu_matrix::multiply(std::int64_t which, index_range range, const activatio
   // what is scaled, and what a kernel cannot add, waits in the tile
   const bool aside = to.accumulate && (scale_ || !q8_);
   const cpu::product_output out = aside ? cpu::product_output{scratch.tile, n, false} : to;
+  const std::byte* const first = matrix + static_cast<std::size_t>(range.begin) * row_bytes_;
   if (q8_) {
-    multiply_q8(matrix, range, x.q8, tokens, out, scratch.product);
+    q8_({first, n}, x.q8, tokens, out, scratch.product);
   } else {
-    const std::byte* const first = matrix + static_cast<std::size_t>(range.begin) * row_bytes_;
     f32_({first, row_bytes_, n, columns_}, x.f32, x.columns, tokens, out.data, out.stride);
   }
   const float* const bias = bias_ ? bias_ + which * rows_ + range.begin : nullptr;

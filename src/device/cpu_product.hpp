@@ -28,9 +28,9 @@ inline cpu::q8_matrix view_of(const q8_buffer& b, std::int64_t columns) {
   return {b.q, b.scale, b.sum, columns};
 }
 
-// Quantises columns [range] of rows [0, rows) of x into `to`; both [rows, columns].
-void quantise_columns(const cpu::kernel_table& kernels, const float* x, std::int64_t rows,
-                      std::int64_t columns, index_range range, const q8_buffer& to);
+// Quantises a thread's part of x, [rows, columns], into `to`.
+void quantise_part(const cpu::kernel_table& kernels, const float* x, std::int64_t rows,
+                   std::int64_t columns, int thread, int threads, const q8_buffer& to);
 // Quantises one row of x into row `row` of `to`.
 void quantise_row(const cpu::kernel_table& kernels, const float* x, std::int64_t columns,
                   const q8_buffer& to, std::int64_t row);
@@ -42,22 +42,19 @@ class cpu_matrix {
 
   std::int64_t rows() const noexcept { return rows_; }
   bool takes_q8() const noexcept { return q8_ != nullptr; }
-  part_size part() const noexcept { return takes_q8() ? q8_part : f32_part; }
+  // What is best computed at a time of a product with so many tokens.
+  part_size part(std::int64_t tokens) const noexcept;
 
   // to.data[t * to.stride + r - range.begin] = scale * matrix[which] * x[t] + bias, or that is
-  // added to what is there. At most part() rows and tokens if there are several tokens, else
-  // tile_floats rows.
+  // added to what is there. At most tile_floats
+  // results; range.begin is a multiple of share_unit.
   void multiply(std::int64_t which, index_range range, const activation_rows& x,
                 std::int64_t tokens, cpu::product_output to, const thread_scratch& scratch) const;
 
  private:
-  // The same without scale and bias; with int8 activations.
-  void multiply_q8(const std::byte* matrix, index_range range, const cpu::q8_matrix& x,
-                   std::int64_t tokens, cpu::product_output to, std::byte* scratch) const;
-
   const std::byte* data_;
   std::size_t row_bytes_, matrix_bytes_;
-  std::int64_t rows_, columns_, strip_rows_;
+  std::int64_t rows_, columns_;
   const float* bias_;   // [matrices, rows] or null
   const float* scale_;  // one factor for the whole weight, or null
   cpu::matmul_q8_fn q8_;

@@ -39,7 +39,7 @@ struct thread_scratch {
   float* attend = nullptr;       // cpu::attend_args::scratch
 };
 
-// How many results are computed at a time: with int8 activations as many rows as stay in the outer
+// How many results are computed at a time. Of many tokens: with int8 activations as many rows as stay in the outer
 // caches while all tokens pass; with floats enough rows to repay the copy that the kernel makes of
 // the tokens, and enough tokens to repay decoding the rows.
 struct part_size {
@@ -48,6 +48,8 @@ struct part_size {
 inline constexpr part_size q8_part = {256, 128}, f32_part = {128, 192};
 inline constexpr std::int64_t tile_floats = q8_part.rows * q8_part.tokens;
 static_assert(tile_floats >= f32_part.rows * f32_part.tokens);
+// Of few tokens: rows of so many bytes, some microseconds of reading.
+inline constexpr std::size_t few_tokens_bytes = 64 * 1024;
 
 struct cpu_program_memory {
   workspace_layout values;

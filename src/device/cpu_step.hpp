@@ -65,6 +65,8 @@ enum class sharing {
 class cpu_step {
  public:
   virtual ~cpu_step() = default;
+  // By one thread, before all of them run.
+  virtual void begin() {}
   virtual void run(const cpu_run& state, int thread) const = 0;
 
   // How it reads, and how it leaves what it writes, by whether the batch is a single token.

@@ -6,6 +6,7 @@
 
 #include "device/cpu_product.hpp"
 #include "device/cpu_step_maker.hpp"
+#include "device/work_queue.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 namespace {
@@ -107,11 +108,9 @@ class cpu_expert_matmul final : public cpu_step {
     }
   }
 
-  sharing enters(bool single) const override {
-    return single && !needs_f32_ ? sharing::columns : sharing::other;
-  }
-  sharing leaves(bool single) const override { return single ? sharing::columns : sharing::other; }
   bool meets_inside(bool single) const override { return !single || needs_q8_; }
+
+  void begin() override { queue_.reset(); }
 
   void run(const cpu_run& state, int thread) const override {
     if (state.single()) {
@@ -127,31 +126,18 @@ class cpu_expert_matmul final : public cpu_step {
   void run_single(const cpu_run& state, int thread) const {
     const std::int64_t rows = state.rows(in_.rows);
     if (needs_q8_) {
-      const index_range mine = share(in_.width, thread, state.threads());
-      quantise_columns(kernels_, in_.data, rows, in_.width, mine, q8_);
+      const std::int64_t n = rows * (in_per_slot_ ? n_used() : 1);
+      quantise_part(kernels_, in_.data, n, columns_, thread, state.threads(), q8_);
       state.team->barrier();
     }
     if (rows == 0) return;
     const activation_rows x{view_of(q8_, columns_), in_.data, columns_};
-    for (const expert_product& p : products_) {
-      const index_range mine = share(p.out.width, thread, state.threads());
-      for (std::int64_t slot = 0; slot < n_used(); ++slot) {
-        multiply_slot(p, x, slot, mine, memory_.threads[static_cast<std::size_t>(thread)]);
-      }
-    }
-  }
-
-  // `mine` are columns of out, [n_used * rows].
-  void multiply_slot(const expert_product& p, const activation_rows& x, std::int64_t slot,
-                     index_range mine, const thread_scratch& scratch) const {
-    const std::int64_t first = slot * p.matrix.rows();
-    const index_range rows{std::max<std::int64_t>(mine.begin - first, 0),
-                           std::min(mine.end - first, p.matrix.rows())};
-    if (rows.size() <= 0) return;
-    const std::int64_t expert = selection_.data[slot];
-    float* const out = p.out.data + first + rows.begin;
-    p.matrix.multiply(expert, rows, x.from(in_per_slot_ ? slot : 0), 1, {out, p.out.width, false},
-                      scratch);
+    const thread_scratch& mine = memory_.threads[static_cast<std::size_t>(thread)];
+    take_pieces(state, thread, 1, [&](const expert_product& p, std::int64_t slot, index_range some) {
+      float* const out = p.out.data + slot * p.matrix.rows() + some.begin;
+      p.matrix.multiply(selection_.data[slot], some, x.from(in_per_slot_ ? slot : 0), 1,
+                        {out, p.out.width, false}, mine);
+    });
   }
 
   void run_grouped(const cpu_run& state, int thread) const {
@@ -162,10 +148,34 @@ class cpu_expert_matmul final : public cpu_step {
     state.team->barrier();
     const activation_rows x{view_of(q8_, columns_), memory_.normed, columns_};
     const thread_scratch& mine = memory_.threads[static_cast<std::size_t>(thread)];
-    for (const expert_product& p : products_) {
-      const index_range rows = share(p.matrix.rows(), thread, state.threads());
-      for (std::int64_t e = 0; e < n_expert_; ++e) multiply_expert(p, x, e, rows, mine);
-    }
+    take_pieces(state, thread, pairs,
+                [&](const expert_product& p, std::int64_t expert, index_range rows) {
+                  multiply_expert(p, x, expert, rows, mine);
+                });
+  }
+
+  // f(product, slot or expert, rows) for the pieces of this thread: rows of the slots of one token,
+  // or of all experts.
+  template <typename F>
+  void take_pieces(const cpu_run& state, int thread, std::int64_t tokens, F&& f) const {
+    const std::int64_t matrices = tokens == 1 ? n_used() : n_expert_;
+    const auto parts = [&](const expert_product& p) {
+      const std::int64_t rows = p.matrix.part(tokens).rows;
+      return (p.matrix.rows() + rows - 1) / rows;
+    };
+    std::int64_t pieces = 0;
+    for (const expert_product& p : products_) pieces += matrices * parts(p);
+    queue_.take(pieces, thread, state.threads(), [&](std::int64_t piece) {
+      for (const expert_product& p : products_) {
+        const std::int64_t n = parts(p);
+        if (piece < matrices * n) {
+          const std::int64_t first = piece % n * p.matrix.part(tokens).rows;
+          const std::int64_t end = std::min(first + p.matrix.part(tokens).rows, p.matrix.rows());
+          return f(p, piece / n, index_range{first, end});
+        }
+        piece -= matrices * n;
+      }
+    });
   }
 
   // Counting sort of the pairs by expert.
@@ -195,15 +205,11 @@ class cpu_expert_matmul final : public cpu_step {
   void multiply_expert(const expert_product& p, const activation_rows& x, std::int64_t expert,
                        index_range rows, const thread_scratch& mine) const {
     const std::int64_t end = memory_.pair_start[expert + 1];
-    const part_size part = p.matrix.part();
-    for (std::int64_t r = rows.begin; r < rows.end; r += part.rows) {
-      const index_range chunk{r, std::min(r + part.rows, rows.end)};
-      for (std::int64_t i = memory_.pair_start[expert]; i < end; i += part.tokens) {
-        const index_range some{i, std::min(i + part.tokens, end)};
-        p.matrix.multiply(expert, chunk, x.from(i), some.size(), {mine.tile, chunk.size(), false},
-                          mine);
-        scatter(p, chunk, some, mine.tile);
-      }
+    const std::int64_t part = p.matrix.part(end - memory_.pair_start[expert]).tokens;
+    for (std::int64_t i = memory_.pair_start[expert]; i < end; i += part) {
+      const index_range some{i, std::min(i + part, end)};
+      p.matrix.multiply(expert, rows, x.from(i), some.size(), {mine.tile, rows.size(), false}, mine);
+      scatter(p, rows, some, mine.tile);
     }
   }
 
@@ -226,6 +232,7 @@ class cpu_expert_matmul final : public cpu_step {
   q8_buffer q8_;
   const cpu_program_memory& memory_;
   std::int64_t columns_;
+  mutable work_queue queue_;
 };
 
 }  // namespace

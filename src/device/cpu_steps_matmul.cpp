@@ -5,17 +5,36 @@
 
 #include "device/cpu_product.hpp"
 #include "device/cpu_step_maker.hpp"
+#include "device/work_queue.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 namespace {
 
-// Blocking for many tokens. A panel of rows is read from memory once and then stays in the outer
-// caches while all tokens pass; the kernels have their own blocks inside it.
-constexpr std::int64_t panel_rows = 256;
-
 struct product {
   cpu_matrix matrix;
   cpu_buffer<float> out;
+};
+
+// The pieces of a product. With many tokens a part of the rows comes with one part of the tokens
+// after another, so that it is read from memory once; the kernels have blocks of their own inside.
+struct product_pieces {
+  part_size part;
+  std::int64_t rows, token_parts, count;
+
+  product_pieces(const cpu_matrix& m, std::int64_t tokens)
+      : part(m.part(tokens)),
+        rows(m.rows()),
+        token_parts((tokens + part.tokens - 1) / part.tokens),
+        count((rows + part.rows - 1) / part.rows * token_parts) {}
+
+  index_range rows_of(std::int64_t piece) const {
+    const std::int64_t first = piece / token_parts * part.rows;
+    return {first, std::min(first + part.rows, rows)};
+  }
+  index_range tokens_of(std::int64_t piece, std::int64_t tokens) const {
+    const std::int64_t first = piece % token_parts * part.tokens;
+    return {first, std::min(first + part.tokens, tokens)};
+  }
 };
 
 class cpu_matmul final : public cpu_step {
@@ -33,24 +52,25 @@ class cpu_matmul final : public cpu_step {
     for (const product& p : products_) (p.matrix.takes_q8() ? needs_q8_ : needs_f32_) = true;
   }
 
-  sharing enters(bool) const override {
-    return norm_ || needs_f32_ ? sharing::other : sharing::columns;
-  }
-  sharing leaves(bool) const override { return sharing::columns; }
   bool meets_inside(bool single) const override { return norm_ ? !single : needs_q8_; }
+
+  void begin() override { queue_.reset(); }
 
   void run(const cpu_run& state, int thread) const override {
     const std::int64_t tokens = state.rows(in_.rows);
     const activation_rows x = prepare(state, thread, tokens);
     const thread_scratch& mine = memory_.threads[static_cast<std::size_t>(thread)];
-    for (const product& p : products_) {
-      const index_range rows = share(p.matrix.rows(), thread, state.threads());
-      if (tokens == 1) {
-        multiply_one(p, x, rows, mine);
-      } else {
-        multiply_many(p, x, rows, tokens, mine);
+    std::int64_t pieces = 0;
+    for (const product& p : products_) pieces += product_pieces(p.matrix, tokens).count;
+    queue_.take(pieces, thread, state.threads(), [&](std::int64_t piece) {
+      for (const product& p : products_) {
+        const product_pieces of(p.matrix, tokens);
+        if (piece < of.count) {
+          return multiply(p, x, of.rows_of(piece), of.tokens_of(piece, tokens), mine);
+        }
+        piece -= of.count;
       }
-    }
+    });
   }
 
  private:
@@ -61,8 +81,7 @@ class cpu_matmul final : public cpu_step {
 
   activation_rows quantise(const cpu_run& state, int thread, std::int64_t tokens) const {
     if (needs_q8_) {
-      const index_range columns = share(in_.width, thread, state.threads());
-      quantise_columns(kernels_, in_.data, tokens, in_.width, columns, q8_);
+      quantise_part(kernels_, in_.data, tokens, in_.width, thread, state.threads(), q8_);
       state.team->barrier();
     }
     return {view_of(q8_, in_.width), in_.data, in_.width};
@@ -90,29 +109,8 @@ class cpu_matmul final : public cpu_step {
     return {view_of(q8_, in_.width), memory_.normed, in_.width};
   }
 
-  void multiply_one(const product& p, const activation_rows& x, index_range rows,
-                    const thread_scratch& mine) const {
-    for (std::int64_t r = rows.begin; r < rows.end; r += tile_floats) {
-      part(p, x, {r, std::min(r + tile_floats, rows.end)}, {0, 1}, mine);
-    }
-  }
-
-  void multiply_many(const product& p, const activation_rows& x, index_range rows,
-                     std::int64_t tokens, const thread_scratch& mine) const {
-    const part_size size = p.matrix.part();
-    for (std::int64_t panel = rows.begin; panel < rows.end; panel += panel_rows) {
-      const std::int64_t panel_end = std::min(panel + panel_rows, rows.end);
-      for (std::int64_t t = 0; t < tokens; t += size.tokens) {
-        const index_range some{t, std::min(t + size.tokens, tokens)};
-        for (std::int64_t r = panel; r < panel_end; r += size.rows) {
-          part(p, x, {r, std::min(r + size.rows, panel_end)}, some, mine);
-        }
-      }
-    }
-  }
-
-  void part(const product& p, const activation_rows& x, index_range rows, index_range tokens,
-            const thread_scratch& mine) const {
+  void multiply(const product& p, const activation_rows& x, index_range rows, index_range tokens,
+                const thread_scratch& mine) const {
     float* const out = p.out.row(tokens.begin) + rows.begin;
     p.matrix.multiply(0, rows, x.from(tokens.begin), tokens.size(), {out, p.out.width, accumulate_},
                       mine);
@@ -126,6 +124,7 @@ class cpu_matmul final : public cpu_step {
   bool needs_q8_ = false, needs_f32_ = false;
   q8_buffer q8_;
   const cpu_program_memory& memory_;
+  mutable work_queue queue_;
 };
 
 }  // namespace

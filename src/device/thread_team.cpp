@@ -15,10 +15,10 @@
 namespace nibble::inline NIBBLE_ABI {
 namespace {
 
-// About 20 microseconds of spinning on x86: longer than threads with equal shares of a step are
-// apart, shorter than what a scheduler gives a neighbour.
+// Some tens of microseconds of spinning on x86: longer than threads that share work out are apart on
+// a quiet machine, shorter than what a scheduler gives a neighbour. Who yields instead of sleeping
+// is not woken: it waits until its neighbour's time is up, though its partner came long ago.
 constexpr int spin_limit = 1000;
-constexpr int yield_limit = 4;
 
 constexpr std::uint32_t one_arrived = 1, one_member = 1u << 16;
 constexpr std::uint32_t arrived_mask = one_member - 1;
@@ -42,10 +42,6 @@ void wait_while(const std::atomic<std::uint32_t>& counter, std::uint32_t old) no
   for (int i = 0; i < spin_limit; ++i) {
     if (counter.load(std::memory_order_acquire) != old) return;
     pause();
-  }
-  for (int i = 0; i < yield_limit; ++i) {
-    std::this_thread::yield();
-    if (counter.load(std::memory_order_acquire) != old) return;
   }
   counter.wait(old, std::memory_order_acquire);
 }

@@ -87,11 +87,10 @@ TEST_CASE("odd activations: zeros, tiny, huge and not finite") {
     return b;
   };
   constexpr float max = std::numeric_limits<float>::max();
-  for (float zero : {0.0f, -0.0f, 1e-45f, 0x1p-120f}) {
-    CHECK(quantise(zero).scale == 0.0f);
-    CHECK(quantise(zero).codes[7] == 0);
-  }
-  for (float value : {0x1p-119f, 1e-30f, 3.0f, max}) {
+  for (float zero : {0.0f, -0.0f}) CHECK(quantise(zero).scale == 0.0f);
+  for (float zero : {0.0f, -0.0f, 1e-45f, 0x1p-78f}) CHECK(quantise(zero).codes[7] == 0);
+  CHECK(quantise(0x1p-76f).codes[7] == 1);
+  for (float value : {0x1p-57f, 1e-15f, 3.0f, max}) {
     CHECK(quantise(value).codes[7] == 127);
     CHECK(quantise(-value).codes[7] == -127);
     CHECK(quantise(value).codes[6] == 0);
@@ -99,5 +98,37 @@ TEST_CASE("odd activations: zeros, tiny, huge and not finite") {
   for (float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
                     std::numeric_limits<float>::quiet_NaN()}) {
     CHECK(std::isnan(quantise(bad).scale));
+  }
+}
+
+TEST_CASE("scales of a stretch are small multiples of one power of two") {
+  for (const float factor : {1e-30f, 1.0f, 1e30f}) {
+    auto x = random_values(3 * 512 + 96, 7);
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      x[i] *= factor * std::ldexp(1.0f, -static_cast<int>(i / 32 * 5 % 23));
+    }
+    x[700] = std::numeric_limits<float>::infinity();
+    std::vector<nibble::activation_block> blocks(nibble::activation_blocks(x.size()));
+    nibble::quantise_activations(x.data(), x.size(), blocks.data());
+    for (std::size_t first = 0; first < blocks.size(); first += 16) {
+      const std::size_t end = std::min(first + 16, blocks.size());
+      float greatest = 0;
+      for (std::size_t b = first; b < end; ++b) greatest = std::fmax(greatest, blocks[b].scale);
+      const float step = std::ldexp(1.0f, std::ilogb(greatest) - 12);
+      for (std::size_t b = first; b < end; ++b) {
+        if (b == 700 / 32) {
+          CHECK(std::isnan(blocks[b].scale));
+          continue;
+        }
+        const float steps = blocks[b].scale / step;
+        CHECK(steps == std::floor(steps));
+        CHECK(steps < 8192);
+        // a step of 2^-12 of the greatest, and what is below disappears
+        for (std::size_t i = 0; i < 32; ++i) {
+          const float off = std::fabs(x[32 * b + i] - blocks[b].scale * blocks[b].codes[i]);
+          CHECK(off <= 0.501f * blocks[b].scale);
+        }
+      }
+    }
   }
 }

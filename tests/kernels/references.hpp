@@ -31,12 +31,19 @@ struct tokens_q8 {
   }
 };
 
+// Scales are multiples of a power of two by up to 2^13 - 1, as quantise_q8 makes them; the greatest
+// are about 2 * scale.
 template <typename Code>
 tokens_q8 make_tokens(std::int64_t tokens, std::int64_t columns, Code code, float scale) {
   tokens_q8 x{columns, {}, {}, {}};
+  const float step = std::isnormal(scale) ? std::ldexp(1.0f, std::ilogb(scale) - 12) : scale;
+  std::int64_t steps = 4095;
   for (std::int64_t i = 0; i < tokens * columns; ++i) {
     x.q.push_back(static_cast<std::int8_t>(code(i)));
-    if (i % 32 == 0) x.scale.push_back(scale * static_cast<float>(1 + i / 32 % 7));
+    if (i % 32 == 0) {
+      steps = (steps * 3 + 4096) % 8191 + 1;
+      x.scale.push_back(step * static_cast<float>(steps));
+    }
     if (i % 16 == 0) x.sum.push_back(0);
     x.sum.back() = static_cast<std::int16_t>(x.sum.back() + x.q.back());
   }

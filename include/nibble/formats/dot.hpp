@@ -2,6 +2,7 @@
 // kernels of all backends are tested against.
 #pragma once
 
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -23,15 +24,31 @@ constexpr std::uint64_t activation_blocks(std::uint64_t n) {
   return n / activation_block_size + (n % activation_block_size != 0);
 }
 
-// The greatest code of a block, 127 or a little less: the one of eight candidates that loses least
-// to rounding. Of values that fall anywhere between two codes that takes about a tenth off the rms
-// error, because the best of eight error sums of 32 terms lies 1.4 standard deviations below their
-// mean. x: [32]; greatest: the greatest magnitude among them.
-inline float choose_levels(const float* x, float greatest) {
-  float best = 127.0f, least = std::numeric_limits<float>::infinity();
+// Activations whose scales are multiples of one power of two.
+inline constexpr int activation_stretch = 512;
+
+// That power of two, by the greatest magnitude of a stretch: scales are less than 2^13 times it, so
+// that kernels may multiply by them as integers. What rounding scales up costs is at most that step
+// for each code, which in the block with the greatest values is 1 / 4096 of the distance of codes.
+// Not less than 2^-76: 1 / scale is finite.
+inline float scale_step(float greatest) {
+  const float most = greatest / 121.75f;  // the greatest scale of a block, see choose_scale()
+  // rounded up to 13 bits; then 2^-12 of its power of two
+  const std::uint32_t rounded = std::bit_cast<std::uint32_t>(most) + 0x7ff;
+  const float step = std::bit_cast<float>(rounded & 0x7f800000) * 0x1p-12f;
+  return step > 0x1p-76f ? step : 0x1p-76f;
+}
+
+// The scale of a block, a multiple of `step`: max |x| / 127 or a little more; of eight candidates
+// the one that loses least to rounding. Of values that fall anywhere between two codes that takes
+// about a tenth off the rms error, because the best of eight error sums of 32 terms lies 1.4
+// standard deviations below their mean. x: [32]; greatest: the greatest magnitude among them.
+inline float choose_scale(const float* x, float greatest, float step) {
+  float best = 0, least = std::numeric_limits<float>::infinity();
   for (int candidate = 0; candidate < 8; ++candidate) {
     const float levels = 127.0f - 0.75f * static_cast<float>(candidate);
-    const float inverse = levels / greatest;
+    const float steps = std::ceil(greatest / step / levels);
+    const float inverse = 1.0f / (steps * step);
     float lane[8] = {};  // the order in which vectors of eight would sum
     for (int i = 0; i < activation_block_size; ++i) {
       const float scaled = x[i] * inverse;
@@ -40,41 +57,63 @@ inline float choose_levels(const float* x, float greatest) {
     }
     const float low = (lane[0] + lane[1]) + (lane[2] + lane[3]);
     const float high = (lane[4] + lane[5]) + (lane[6] + lane[7]);
-    const float error = (low + high) / (levels * levels);
+    const float error = (low + high) * (steps * steps);
     if (error < least) {
-      best = levels;
+      best = steps * step;
       least = error;
     }
   }
   return best;
 }
 
-// Quantises n activations into activation_blocks(n) blocks, to the nearest code (ties to even), by
-// scale = max |x| / choose_levels(x). Missing values of the last block are 0.
-// A block whose values all lie below 2^-119 becomes zero: there 1 / scale is no longer finite.
-// A block with an infinity or a NaN gets a NaN scale, so that the fault shows in every result.
-inline void quantise_activations(const float* x, std::uint64_t n, activation_block* out) {
-  for (std::uint64_t first = 0; first < n; first += activation_block_size, ++out) {
-    const std::uint64_t left = n - first;
-    const int count = left < activation_block_size ? static_cast<int>(left) : activation_block_size;
-    float greatest = 0.0f, values[activation_block_size] = {};
-    bool finite = true;
-    for (int i = 0; i < count; ++i) {
-      values[i] = x[first + i];
-      const float magnitude = std::fabs(values[i]);
-      finite = finite && magnitude <= std::numeric_limits<float>::max();
-      if (magnitude > greatest) greatest = magnitude;
+// A block as it is, padded with zeros, and the greatest magnitude in it: infinity if any value is an
+// infinity or a NaN.
+struct activation_values {
+  float x[activation_block_size] = {};
+  float greatest = 0;
+
+  activation_values(const float* from, std::uint64_t n) {
+    for (std::uint64_t i = 0; i < n && i < activation_block_size; ++i) {
+      x[i] = from[i];
+      const float magnitude = std::fabs(x[i]);
+      if (!(magnitude <= greatest)) greatest = magnitude;
+      if (!finite_magnitude(magnitude)) break;
     }
+    if (!finite_magnitude(greatest)) greatest = std::numeric_limits<float>::infinity();
+  }
+  bool finite() const { return finite_magnitude(greatest); }
+
+ private:
+  static bool finite_magnitude(float magnitude) {
+    return magnitude <= std::numeric_limits<float>::max();
+  }
+};
+
+// Quantises n activations into activation_blocks(n) blocks, to the nearest code (ties to even).
+// Missing values of the last block are 0. A block of zeros has scale 0. A block with an infinity or
+// a NaN gets a NaN scale, so that the fault shows in every result.
+inline void quantise_activations(const float* x, std::uint64_t n, activation_block* out) {
+  float step = 0;
+  for (std::uint64_t first = 0; first < n; first += activation_block_size, ++out) {
+    if (first % activation_stretch == 0) {
+      float greatest = 0;
+      for (std::uint64_t at = first; at < n && at < first + activation_stretch;
+           at += activation_block_size) {
+        const activation_values values(x + at, n - at);
+        if (values.finite() && values.greatest > greatest) greatest = values.greatest;
+      }
+      step = scale_step(greatest);
+    }
+    const activation_values values(x + first, n - first);
     *out = {};
-    if (!finite) {
+    if (!values.finite()) {
       out->scale = std::numeric_limits<float>::quiet_NaN();
-    } else if (greatest >= 0x1p-119f) {
-      const float levels = choose_levels(values, greatest);
-      out->scale = greatest / levels;
-      const float inverse = levels / greatest;
-      for (int i = 0; i < count; ++i) {
+    } else if (values.greatest > 0) {
+      out->scale = choose_scale(values.x, values.greatest, step);
+      const float inverse = 1.0f / out->scale;
+      for (int i = 0; i < activation_block_size; ++i) {
         // |x * inverse| < 127.5 in spite of two roundings
-        out->codes[i] = static_cast<std::int8_t>(std::nearbyint(values[i] * inverse));
+        out->codes[i] = static_cast<std::int8_t>(std::nearbyint(values.x[i] * inverse));
       }
     }
   }
