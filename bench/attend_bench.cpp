@@ -51,8 +51,9 @@ void attend(benchmark::State& state, const kernel_table& table, std::int32_t hea
     list_of_queries.push_back({q.data() + i * head, out.data() + i * head, 0, depth, nullptr});
   }
   using nibble::cpu::attend_block;
-  const bench::buffer scratch(sizeof(float) * attend_block *
-                              static_cast<std::size_t>(nibble::cpu::attend_queries + head));
+  const bench::buffer scratch(
+      sizeof(float) * static_cast<std::size_t>(
+                          nibble::cpu::attend_queries * (attend_block + head) + attend_block * head));
   const auto run = sizeof(Storage) == 2 ? table.attend_f16 : table.attend_f32;
   std::int64_t at = 0;
   const double values = 2.0 * static_cast<double>(depth) * head;
@@ -63,10 +64,12 @@ void attend(benchmark::State& state, const kernel_table& table, std::int32_t hea
                         .n_queries = queries,
                         .pages = list.data() + at * pages,
                         .n_pages = pages,
+                        .first = 0,
                         .key_length = head,
                         .value_length = head,
                         .softcap = 0,
-                        .scratch = reinterpret_cast<float*>(scratch.data())});
+                        .scratch = reinterpret_cast<float*>(scratch.data()),
+                        .states = nullptr});
                    at = (at + 1) % heads;
                  });
 }

@@ -10,6 +10,9 @@
 // see the same tokens of a block are worked on by fours. Neither changes the order in which a
 // query's result is added up, so it does not depend on what is asked beside it.
 //
+// Sequences are cut into segments of `attend_segment` tokens by their positions, whose parts are added
+// up in order, so that threads may have segments of their own without changing the result.
+//
 // Blocks end where pages end. Cutting the same tokens into other pages changes the result by
 // rounding only (about 1e-7 of the greatest value), and not at all if pages are multiples of
 // `attend_block` tokens, save for the last.
@@ -25,10 +28,9 @@ namespace nibble::inline NIBBLE_ABI::kernels {
 
 using cpu::attend_block;
 
-struct softmax_state {
-  float greatest;  // logit so far
-  float sum;       // of exp(logit - greatest)
-};
+using cpu::softmax_state;
+
+inline constexpr softmax_state nothing_seen = {-__builtin_inff(), 0};
 
 // What a query sees of a block: tokens [begin, end).
 struct seen_tokens {
@@ -267,33 +269,78 @@ inline const float* rows_as_floats(const half* rows, std::int64_t length, seen_t
   return to;
 }
 
-// See cpu::attend_args; keys and values are arrays of Storage.
+// Adds a segment to those before it: the order of operations is the same whoever adds them.
+inline void add_segment(softmax_state& total, float* __restrict out, const softmax_state& segment,
+                        const float* __restrict segment_out, std::int64_t length) {
+  if (segment.sum == 0) return;  // nothing was seen; a NaN is not lost
+  if (total.sum == 0) {
+    total = segment;
+    std::memcpy(out, segment_out, static_cast<std::size_t>(length) * sizeof(float));
+    return;
+  }
+  const float greatest = segment.greatest > total.greatest ? segment.greatest : total.greatest;
+  const float keep = ::expf(total.greatest - greatest), add = ::expf(segment.greatest - greatest);
+  for (std::int64_t j = 0; j < length; ++j) out[j] = out[j] * keep + segment_out[j] * add;
+  total = {greatest, total.sum * keep + segment.sum * add};
+}
+
+// The mean of the values. sink: null, or a logit without a value
+template <typename Floats>
+inline void finish_query(const softmax_state& state, const float* sink, std::int64_t length,
+                         float* out) {
+  float keep = 1, sum = state.sum;
+  if (sink) {
+    const float greatest = *sink > state.greatest ? *sink : state.greatest;
+    keep = ::expf(state.greatest - greatest);
+    sum = sum * keep + ::expf(*sink - greatest);
+  }
+  const Floats factor(keep), divisor(sum);
+  map<Floats>(
+      length, out, [&](const Floats& x) { return x * factor / divisor; },
+      static_cast<const float*>(out));
+}
+
+// Pages of keys and values that are walked through by segments.
 template <typename Arch, typename Storage>
-void attend(const cpu::attend_args& args) {
+class segment_walk {
+ public:
   using floats = typename Arch::floats;
-  const std::int64_t key_length = args.key_length, value_length = args.value_length;
-  softmax_state states[cpu::attend_queries];
-  for (int q = 0; q < args.n_queries; ++q) {
-    const cpu::attend_query& query = args.queries[q];
-    // without a sink the first logit is the first greatest: exp(-infinity) = 0 keeps nothing
-    states[q] = {query.sink ? *query.sink : -__builtin_inff(), query.sink ? 1.0f : 0.0f};
-    for (std::int64_t j = 0; j < value_length; ++j) query.out[j] = 0;
+
+  explicit segment_walk(const cpu::attend_args& args) : args_(args) {}
+
+  bool at_end() const { return page_ == args_.n_pages; }
+
+  // What the queries see of the next segment goes to their `out`, not yet divided, and to `states`.
+  void next(softmax_state* states) {
+    for (int q = 0; q < args_.n_queries; ++q) {
+      states[q] = nothing_seen;
+      for (std::int64_t j = 0; j < args_.value_length; ++j) args_.queries[q].out[j] = 0;
+    }
+    block_attention<floats> block(args_, states);
+    const std::int64_t segment = segment_of(at_);
+    for (; page_ < args_.n_pages && segment_of(at_) == segment; ++page_) {
+      add_page(block, args_.pages[page_]);
+      at_ += args_.pages[page_].count;
+    }
   }
 
-  block_attention<floats> block(args, states);
-  float* const p = args.scratch;
-  float* const rows = args.scratch + cpu::attend_queries * attend_block;
-  std::int64_t first = 0;
-  for (std::int64_t page = 0; page < args.n_pages; ++page) {
-    const cpu::kv_page& tokens = args.pages[page];
-    const auto* const keys = static_cast<const Storage*>(tokens.key);
-    const auto* const values = static_cast<const Storage*>(tokens.value);
-    for (std::int64_t at = 0; at < tokens.count; at += attend_block) {
-      const int n = static_cast<int>(least<std::int64_t>(attend_block, tokens.count - at));
-      if (!block.begin(first + at, n)) continue;
+ private:
+  std::int64_t segment_of(std::int64_t token) const {
+    return (args_.first + token) / cpu::attend_segment;
+  }
+
+  void add_page(block_attention<floats>& block, const cpu::kv_page& page) {
+    const std::int64_t key_length = args_.key_length, value_length = args_.value_length;
+    const auto* const keys = static_cast<const Storage*>(page.key);
+    const auto* const values = static_cast<const Storage*>(page.value);
+    float* const p = args_.scratch;
+    float* const rows = args_.scratch + cpu::attend_queries * attend_block;
+    for (std::int64_t at = 0; at < page.count; at += attend_block) {
+      const int n = static_cast<int>(least<std::int64_t>(attend_block, page.count - at));
+      if (!block.begin(at_ + at, n)) continue;
       const Storage* const key = keys + at * key_length;
       const Storage* const value = values + at * value_length;
-      if (args.n_queries <= 4) {  // who uses a row once need not keep it
+      if (args_.n_queries <= 4) {  // who uses a row once need not keep it
         block.weigh(key, p);
         block.add(value, p);
       } else {
@@ -301,15 +348,54 @@ void attend(const cpu::attend_args& args) {
         block.add(rows_as_floats<floats>(value, value_length, block.all(), rows), p);
       }
     }
-    first += tokens.count;
+  }
+
+  const cpu::attend_args& args_;
+  std::int64_t page_ = 0, at_ = 0;  // the next page, and its first token
+};
+
+// See cpu::attend_args; keys and values are arrays of Storage.
+template <typename Arch, typename Storage>
+void attend(const cpu::attend_args& args) {
+  using floats = typename Arch::floats;
+  const std::int64_t length = args.value_length;
+  segment_walk<Arch, Storage> walk(args);
+  if (args.states) return walk.next(args.states);
+
+  softmax_state states[cpu::attend_queries];
+  walk.next(states);
+  if (!walk.at_end()) {
+    float* const totals = args.scratch + cpu::attend_queries * attend_block +
+                          attend_block * (args.key_length > length ? args.key_length : length);
+    softmax_state total[cpu::attend_queries];
+    for (int q = 0; q < args.n_queries; ++q) total[q] = nothing_seen;
+    for (;;) {
+      for (int q = 0; q < args.n_queries; ++q) {
+        add_segment(total[q], totals + q * length, states[q], args.queries[q].out, length);
+      }
+      if (walk.at_end()) break;
+      walk.next(states);
+    }
+    for (int q = 0; q < args.n_queries; ++q) {
+      states[q] = total[q];
+      std::memcpy(args.queries[q].out, totals + q * length,
+                  static_cast<std::size_t>(length) * sizeof(float));
+    }
   }
   for (int q = 0; q < args.n_queries; ++q) {
-    float* const out = args.queries[q].out;
-    const floats sum(states[q].sum);
-    map<floats>(
-        value_length, out, [&](const floats& x) { return x / sum; },
-        static_cast<const float*>(out));
+    finish_query<floats>(states[q], args.queries[q].sink, length, args.queries[q].out);
   }
+}
+
+// See kernel_table::join_segments.
+template <typename Arch>
+void join_segments(const softmax_state* states, const float* parts, std::int64_t n,
+                   const float* sink, std::int64_t length, float* out) {
+  softmax_state total = nothing_seen;
+  for (std::int64_t i = 0; i < n; ++i) {
+    add_segment(total, out, states[i], parts + i * length, length);
+  }
+  finish_query<typename Arch::floats>(total, sink, length, out);
 }
 
 }  // namespace nibble::inline NIBBLE_ABI::kernels

@@ -27,7 +27,8 @@ inline float choose_scale(const float* __restrict x, float greatest, float step)
   NIBBLE_UNROLL for (int i = 0; i < 8; ++i) levels[i] = 127.0f - 0.75f * static_cast<float>(i);
   const candidates exact = (greatest / step) / levels;  // less than 2^13
   const candidates rounded = (exact + nearest) - nearest;
-  const candidates steps = rounded < exact ? rounded + 1.0f : rounded;
+  candidates steps = rounded < exact ? rounded + 1.0f : rounded;
+  steps = exact > 1.0f ? steps : 1.0f - candidates{};
   const candidates inverse = 1.0f / (steps * step);
   candidates sum[8] = {};  // of every eighth value, as the definition adds them
   for (int i = 0; i < 32; i += 8) {

@@ -71,6 +71,15 @@ struct kv_page {
 // Tokens of a page whose logits are held at once, and queries that are worked on at once.
 inline constexpr int attend_block = 64, attend_queries = 64;
 
+// Tokens that are attended to in one go; a multiple of attend_block. See attend.hpp.
+inline constexpr std::int64_t attend_segment = 2048;
+
+// Of the logits seen so far.
+struct softmax_state {
+  float greatest;
+  float sum;  // of exp(logit - greatest)
+};
+
 // A query head of a token.
 struct attend_query {
   const float* q;           // [key_length], already scaled
@@ -85,9 +94,14 @@ struct attend_args {
   std::int32_t n_queries;  // at most attend_queries
   const kv_page* pages;
   std::int64_t n_pages;
+  std::int64_t first;  // position of the pages' first token
   std::int32_t key_length, value_length;
-  float softcap;   // 0: none
-  float* scratch;  // [attend_queries * attend_block + attend_block * the greater length]
+  float softcap;          // 0: none
+  // [attend_queries * (attend_block + value_length) + attend_block * the greater length]
+  float* scratch;
+  // null, or [n_queries]: the pages are of one segment, and what `out` gets is a part for
+  // join_segments(), without sinks
+  softmax_state* states;
 };
 
 struct kernel_table {
@@ -123,6 +137,9 @@ struct kernel_table {
   void (*to_f16)(const float* x, std::int64_t n, void* out);
   void (*attend_f32)(const attend_args& args);
   void (*attend_f16)(const attend_args& args);
+  // out = what a query sees of its n segments, in order; parts: [n, value_length]
+  void (*join_segments)(const softmax_state* states, const float* parts, std::int64_t n,
+                        const float* sink, std::int64_t value_length, float* out);
 };
 
 // One function per kernels/cpu/isa_<name>.cpp; only those of one processor family are compiled.

@@ -42,6 +42,7 @@ constexpr cpu::kernel_table make_table(const char* isa, type_list<Fs...>) {
   table.to_f16 = to_f16<Arch>;
   table.attend_f32 = attend<Arch, float>;
   table.attend_f16 = attend<Arch, half>;
+  table.join_segments = join_segments<Arch>;
   return table;
 }
 

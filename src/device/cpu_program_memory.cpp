@@ -49,7 +49,8 @@ class scratch_needs {
   }
 
   std::int64_t row = 0, q8_row = 0, attend = 0;                 // a thread's
-  std::int64_t q8 = 0, normed = 0, pairs = 0, pair_starts = 0;  // shared
+  // shared
+  std::int64_t q8 = 0, normed = 0, pairs = 0, pair_starts = 0, attend_parts = 0, attend_outs = 0;
   std::vector<const rope_spec*> ropes;                          // distinct
 
  private:
@@ -83,7 +84,10 @@ class scratch_needs {
 
   void add(const attend_step& s) {
     const std::int64_t longer = std::max(s.spec.key_length, s.spec.value_length);
-    grow(attend, cpu::attend_block * (cpu::attend_queries + longer));
+    grow(attend, cpu::attend_queries * (cpu::attend_block + s.spec.value_length) +
+                     cpu::attend_block * longer);
+    grow(attend_parts, s.spec.n_head * segments());
+    grow(attend_outs, s.spec.n_head * segments() * s.spec.value_length);
     const rope_spec& rope = s.spec.rope;
     if (rope.style == rope_style::none) return;
     const bool known = std::any_of(ropes.begin(), ropes.end(),
@@ -91,6 +95,7 @@ class scratch_needs {
     if (!known) ropes.push_back(&rope);
   }
 
+  std::int64_t segments() const { return attend_segments(limits_); }
   static void grow(std::int64_t& most, std::int64_t n) { most = std::max(most, n); }
   std::int64_t width(value v) const { return r_.info(v).width; }
   std::int64_t rows(value v) const {
@@ -109,6 +114,12 @@ class scratch_needs {
 
 }  // namespace
 
+std::int64_t attend_segments(program_limits limits) {
+  const std::int64_t segments =
+      (limits.max_context + cpu::attend_segment - 1) / cpu::attend_segment;
+  return segments > 1 ? segments : 0;
+}
+
 bool same_table(const rope_spec& a, const rope_spec& b) {
   return a.frequencies == b.frequencies && a.magnitude == b.magnitude;
 }
@@ -124,6 +135,10 @@ cpu_program_memory lay_out_program(const recording& r, program_limits limits,
   m.normed = space.take<float>(needs.normed);
   m.pair_order = space.take<std::int32_t>(needs.pairs);
   m.pair_start = space.take<std::int32_t>(needs.pair_starts);
+  m.attend_groups = space.take<std::int32_t>(limits.max_tokens + 1);
+  m.segments = attend_segments(limits);
+  m.attend_states = space.take<cpu::softmax_state>(needs.attend_parts);
+  m.attend_outs = space.take<float>(needs.attend_outs);
   for (const rope_spec* spec : needs.ropes) {
     const auto n = static_cast<std::int64_t>(spec->frequencies.size()) * limits.max_tokens;
     float* const cosine = space.take<float>(n);

@@ -30,6 +30,9 @@ struct rope_table {
 // Whether two rotations have the same sines and cosines; their pairing may differ.
 bool same_table(const rope_spec& a, const rope_spec& b);
 
+// Segments that the attention of a single token may be shared out over; 0: it is not.
+std::int64_t attend_segments(program_limits limits);
+
 // For one thread alone.
 struct thread_scratch {
   float* row = nullptr;   // the widest row that a step normalises, or a row of expert logits
@@ -62,6 +65,10 @@ struct cpu_program_memory {
   float* normed = nullptr;             // [tokens, columns]
   std::int32_t* pair_order = nullptr;  // [tokens * n_used]: pairs (token, slot) by expert
   std::int32_t* pair_start = nullptr;  // [n_expert + 1]
+  std::int32_t* attend_groups = nullptr;        // [tokens + 1]: where groups of queries begin
+  std::int64_t segments = 0;                    // attend_segments()
+  cpu::softmax_state* attend_states = nullptr;  // [n_head, segments]
+  float* attend_outs = nullptr;                 // [n_head, segments, value_length]
   std::vector<rope_table> ropes;
   std::vector<thread_scratch> threads;
 };

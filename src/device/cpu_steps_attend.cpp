@@ -7,6 +7,7 @@
 
 #include "device/cpu_kv_cache.hpp"
 #include "device/cpu_step_maker.hpp"
+#include "device/work_queue.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 namespace {
@@ -51,54 +52,69 @@ class cpu_attend final : public cpu_step {
         k_norm_(k_norm),
         rope_(rope),
         memory_(memory),
-        heads_per_kv_(s.spec.n_head / s.spec.n_head_kv),
-        whole_heads_(s.spec.n_head_kv % threads() == 0),
-        aligned_(whole_heads_ && splits_evenly(threads())) {}
+        heads_per_kv_(s.spec.n_head / s.spec.n_head_kv) {}
 
-  sharing enters(bool) const override { return aligned_ ? sharing::columns : sharing::other; }
-  sharing leaves(bool) const override { return aligned_ ? sharing::columns : sharing::other; }
+  void begin() override { queue_.reset(); }
 
   void run(const cpu_run& state, int thread) const override {
-    if (whole_heads_) {
-      run_own_heads(state, thread);
+    if (state.tokens == 1) {
+      run_single(state, thread);
     } else {
-      run_shared_heads(state, thread);
+      run_many(state, thread);
     }
   }
 
  private:
-  int threads() const { return static_cast<int>(memory_.threads.size()); }
-
-  // Whether share() of the columns of q, k, v and out gives each thread exactly its heads.
-  bool splits_evenly(int threads) const {
-    const std::int64_t unit = share_unit * threads;
-    return q_.width % unit == 0 && k_.width % unit == 0 && v_.width % unit == 0 &&
-           out_.width % unit == 0;
-  }
-
-  // Each thread has key/value heads of its own, with their query heads: nobody waits.
-  void run_own_heads(const cpu_run& state, int thread) const {
-    const index_range heads = share(spec_.n_head_kv, thread, state.threads(), 1);
-    for (std::int64_t kv = heads.begin; kv < heads.end; ++kv) {
-      for (std::int64_t t = 0; t < state.tokens; ++t) prepare(state, t, kv);
-      for (std::int64_t t = 0; t < state.tokens;) t = attend(state, thread, kv, t);
+  // A piece is a key/value head, or a segment of one where heads are few for the threads.
+  void run_single(const cpu_run& state, int thread) const {
+    const std::int64_t kv_heads = spec_.n_head_kv;
+    const std::int64_t first = first_page(state.places[0].position) * kv_page_tokens;
+    const std::int64_t first_segment = first / cpu::attend_segment;
+    const std::int64_t n =
+        state.places[0].position / cpu::attend_segment + 1 - first_segment;
+    if (n == 1 || n > memory_.segments || kv_heads >= 4 * state.threads()) {
+      queue_.take(kv_heads, thread, state.threads(), [&](std::int64_t kv) {
+        prepare(state, 0, kv);
+        attend(state, thread, kv, {0, 1});
+      });
+      return;
+    }
+    const index_range mine = share(kv_heads, thread, state.threads(), 1);
+    for (std::int64_t kv = mine.begin; kv < mine.end; ++kv) prepare(state, 0, kv);
+    state.team->barrier();
+    queue_.take(kv_heads * n, thread, state.threads(), [&](std::int64_t piece) {
+      attend_segment(state, thread, piece / n, first_segment + piece % n, n, piece % n);
+    });
+    state.team->barrier();
+    const index_range heads = share(spec_.n_head, thread, state.threads(), 1);
+    for (std::int64_t h = heads.begin; h < heads.end; ++h) {
+      kernels_.join_segments(memory_.attend_states + h * n,
+                             memory_.attend_outs + h * n * spec_.value_length, n, sink(h),
+                             spec_.value_length, out_.row(0) + h * spec_.value_length);
     }
   }
 
-  // Fewer heads than threads, or a remainder: share out tokens as well.
-  void run_shared_heads(const cpu_run& state, int thread) const {
+  // A piece is a key/value head of a group of tokens. Late tokens see more than early ones and come
+  // first, so that the last pieces are short.
+  void run_many(const cpu_run& state, int thread) const {
     const std::int64_t kv_heads = spec_.n_head_kv, n = state.tokens;
+    std::int32_t* const groups = memory_.attend_groups;
+    if (thread == 0) {
+      groups[0] = 0;
+      for (std::int64_t i = 0, t = 0; t < n; ++i) {
+        t = group_end(state, t);
+        groups[i + 1] = static_cast<std::int32_t>(t);
+      }
+    }
     const index_range some = share(n * kv_heads, thread, state.threads(), 1);
     for (std::int64_t i = some.begin; i < some.end; ++i) prepare(state, i / kv_heads, i % kv_heads);
     state.team->barrier();
-    // late tokens see more than early ones: threads take turns
-    std::int64_t turn = 0;
-    for (std::int64_t kv = 0; kv < kv_heads; ++kv) {
-      for (std::int64_t t = 0; t < n; ++turn) {
-        const bool mine = turn % state.threads() == thread;
-        t = mine ? attend(state, thread, kv, t) : group_end(state, t);
-      }
-    }
+    std::int64_t n_groups = 0;
+    while (groups[n_groups] < n) ++n_groups;
+    queue_.take(n_groups * kv_heads, thread, state.threads(), [&](std::int64_t piece) {
+      const std::int64_t group = n_groups - 1 - piece % n_groups;
+      attend(state, thread, piece / n_groups, {groups[group], groups[group + 1]});
+    });
   }
 
   // One key/value head of one token and the query heads that share it.
@@ -158,34 +174,75 @@ class cpu_attend final : public cpu_step {
     return end;
   }
 
-  // The query heads of one key/value head for the tokens from t on that go together; returns the
-  // token after them.
-  std::int64_t attend(const cpu_run& state, int thread, std::int64_t kv, std::int64_t t) const {
-    const std::int64_t end = group_end(state, t);
-    const token_place& first = state.places[t];
-    const std::int64_t from = first_page(first.position);
-    auto& pages = (*state.page_lists)[static_cast<std::size_t>(thread)];
+  // The query heads of one key/value head for a group of tokens.
+  void attend(const cpu_run& state, int thread, std::int64_t kv, index_range tokens) const {
+    const token_place& first = state.places[tokens.begin];
+    const std::int64_t page = first_page(first.position);
+    const std::int64_t end = state.places[tokens.end - 1].position + 1;
     cpu::attend_query queries[cpu::attend_queries];
-    cpu::attend_args args{};
+    cpu::attend_args args = args_for(state, thread, first, kv, page, end);
     args.queries = queries;
+    for (std::int64_t t = tokens.begin; t < tokens.end; ++t) {
+      for (std::int64_t h = kv * heads_per_kv_; h < (kv + 1) * heads_per_kv_; ++h) {
+        queries[args.n_queries++] = query(state, t, h, args.first);
+        if (args.n_queries < cpu::attend_queries) continue;
+        run_kernel(first, args);
+        args.n_queries = 0;
+      }
+    }
+    if (args.n_queries > 0) run_kernel(first, args);
+  }
+
+  // The same of a single token for one segment, the i-th of n that it sees.
+  void attend_segment(const cpu_run& state, int thread, std::int64_t kv, std::int64_t segment,
+                      std::int64_t n, std::int64_t i) const {
+    constexpr std::int64_t pages = cpu::attend_segment / kv_page_tokens;
+    const token_place& at = state.places[0];
+    const std::int64_t page = std::max(first_page(at.position), segment * pages);
+    const std::int64_t end =
+        std::min<std::int64_t>(at.position + 1, (segment + 1) * cpu::attend_segment);
+    cpu::attend_args args = args_for(state, thread, at, kv, page, end);
+    for (std::int64_t h = kv * heads_per_kv_; h < (kv + 1) * heads_per_kv_;) {
+      cpu::attend_query queries[cpu::attend_queries];
+      cpu::softmax_state states[cpu::attend_queries];
+      args.queries = queries;
+      args.states = states;
+      args.n_queries = 0;
+      const std::int64_t first = h;
+      for (; h < (kv + 1) * heads_per_kv_ && args.n_queries < cpu::attend_queries; ++h) {
+        cpu::attend_query& q = queries[args.n_queries++] = query(state, 0, h, args.first);
+        q.out = memory_.attend_outs + (h * n + i) * spec_.value_length;
+      }
+      run_kernel(at, args);
+      for (std::int64_t j = first; j < h; ++j) {
+        memory_.attend_states[j * n + i] = states[j - first];
+      }
+    }
+  }
+
+  // All but the queries: the pages of a key/value head from `page` up to position `end`.
+  cpu::attend_args args_for(const cpu_run& state, int thread, const token_place& at,
+                            std::int64_t kv, std::int64_t page, std::int64_t end) const {
+    auto& pages = (*state.page_lists)[static_cast<std::size_t>(thread)];
+    cpu::attend_args args{};
     args.pages = pages.data();
-    args.n_pages = list_pages(first, kv, from, state.places[end - 1].position + 1, pages.data());
+    args.n_pages = list_pages(at, kv, page, end, pages.data());
+    args.first = page * kv_page_tokens;
     args.key_length = spec_.key_length;
     args.value_length = spec_.value_length;
     args.softcap = spec_.softcap;
     args.scratch = memory_.threads[static_cast<std::size_t>(thread)].attend;
+    return args;
+  }
+
+  void run_kernel(const token_place& at, const cpu::attend_args& args) const {
     const auto run =
-        first.cache->layout().key == kv_type::f16 ? kernels_.attend_f16 : kernels_.attend_f32;
-    for (std::int64_t i = t; i < end; ++i) {
-      for (std::int64_t h = kv * heads_per_kv_; h < (kv + 1) * heads_per_kv_; ++h) {
-        queries[args.n_queries++] = query(state, i, h, from * kv_page_tokens);
-        if (args.n_queries < cpu::attend_queries) continue;
-        run(args);
-        args.n_queries = 0;
-      }
-    }
-    if (args.n_queries > 0) run(args);
-    return end;
+        at.cache->layout().key == kv_type::f16 ? kernels_.attend_f16 : kernels_.attend_f32;
+    run(args);
+  }
+
+  const float* sink(std::int64_t head) const {
+    return spec_.sinks ? floats_of(*spec_.sinks) + head : nullptr;
   }
 
   // The page of the first token that one at this position sees.
@@ -202,7 +259,7 @@ class cpu_attend final : public cpu_step {
     const std::int64_t end = std::int64_t{state.places[t].position} + 1;
     const std::int64_t begin = spec_.window > 0 ? std::max<std::int64_t>(end - spec_.window, 0) : 0;
     return {q_.row(t) + head * spec_.key_length, out_.row(t) + head * spec_.value_length,
-            begin - from, end - from, spec_.sinks ? floats_of(*spec_.sinks) + head : nullptr};
+            begin - from, end - from, sink(head)};
   }
 
   // Pages from `page` on up to position `end`.
@@ -226,7 +283,7 @@ class cpu_attend final : public cpu_step {
   rope_table rope_;
   const cpu_program_memory& memory_;
   std::int64_t heads_per_kv_;
-  bool whole_heads_, aligned_;
+  mutable work_queue queue_;
 };
 
 }  // namespace

@@ -96,7 +96,9 @@ placement make_plan(const model_definition& model, const backend& device,
   out.key = options.key;
   out.value = options.value;
   const std::int32_t batch = std::min(options.batch, out.context);
-  out.limits = {.max_tokens = batch, .max_outputs = options.all_logits ? batch : 1};
+  out.limits = {.max_tokens = batch,
+                .max_outputs = options.all_logits ? batch : 1,
+                .max_context = out.context};
   count_weights(model, device, out);
   out.cost = count_token_cost(model, device, out.key, out.value);
   out.devices[0].kv = device.cache_bytes(model.kv(out.key, out.value, out.context));

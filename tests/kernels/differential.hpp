@@ -40,6 +40,7 @@ inline constexpr kernel_slot kernel_slots[] = {
     NIBBLE_KERNEL_SLOT(rope_neox, false),  NIBBLE_KERNEL_SLOT(gate, false),
     NIBBLE_KERNEL_SLOT(add_scaled, false), NIBBLE_KERNEL_SLOT(to_f16, false),
     NIBBLE_KERNEL_SLOT(attend_f32, false), NIBBLE_KERNEL_SLOT(attend_f16, false),
+    NIBBLE_KERNEL_SLOT(join_segments, false),
 };
 #undef NIBBLE_KERNEL_SLOT
 

@@ -233,14 +233,16 @@ template <typename Storage>
 void attend_queries(const nibble::cpu::kernel_table& table,
                     std::span<const nibble::cpu::attend_query> queries,
                     std::span<const nibble::cpu::kv_page> pages, int key_length, int value_length,
-                    float softcap) {
+                    float softcap, std::int64_t first = 0,
+                    nibble::cpu::softmax_state* states = nullptr) {
   using nibble::cpu::attend_block;
-  const int floats =
-      attend_block * (nibble::cpu::attend_queries + std::max(key_length, value_length));
+  const int floats = nibble::cpu::attend_queries * (attend_block + value_length) +
+                     attend_block * std::max(key_length, value_length);
   std::vector<float> scratch(static_cast<std::size_t>(floats) + 1, -7.0f);
   (std::is_same_v<Storage, float> ? table.attend_f32 : table.attend_f16)(
       {queries.data(), static_cast<std::int32_t>(queries.size()), pages.data(),
-       static_cast<std::int64_t>(pages.size()), key_length, value_length, softcap, scratch.data()});
+       static_cast<std::int64_t>(pages.size()), first, key_length, value_length, softcap,
+       scratch.data(), states});
   REQUIRE(scratch.back() == -7.0f);
 }
 

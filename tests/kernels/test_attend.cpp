@@ -131,3 +131,44 @@ TEST_CASE("what a query does not see cannot harm it") {
     CHECK(run(h) == run(whole));
   });
 }
+
+TEST_CASE("segments joined afterwards give what the whole sequence gives, bit by bit") {
+  test::for_each_isa([](const kernel_table& table) {
+    constexpr int length = 24, segment = static_cast<int>(nibble::cpu::attend_segment);
+    test::random_source random(14);
+    // the third segment is short, and the window ends in the first
+    const head h = make_head(length, length, 2 * segment + 100, 0.4f, random);
+    const auto key = test::stored<nibble::half>(h.key), value = test::stored<nibble::half>(h.value);
+    std::vector<nibble::cpu::kv_page> pages;
+    for (int first = 0; first < h.tokens; first += 64) {
+      pages.push_back({key.data() + first * length, value.data() + first * length,
+                       std::min(64, h.tokens - first)});
+    }
+    const float sink = 1.5f;
+    for (const float* const s : {static_cast<const float*>(nullptr), &sink}) {
+      for (const std::int64_t begin : {0, 1000, segment - 64, segment + 5}) {
+        std::vector<float> whole(length), joined(length), parts(3 * length);
+        const auto run = [&](float* out, std::int64_t first, std::int64_t n,
+                             nibble::cpu::softmax_state* state) {
+          const nibble::cpu::attend_query query{h.q.data(), out, begin - first, h.tokens - first, s};
+          test::attend_queries<nibble::half>(
+              table, {&query, 1},
+              std::span(pages).subspan(static_cast<std::size_t>(first / 64),
+                                       static_cast<std::size_t>(n)),
+              length, length, 0, first, state);
+        };
+        constexpr int per_segment = segment / 64;
+        run(whole.data(), 0, static_cast<std::int64_t>(pages.size()), nullptr);
+        nibble::cpu::softmax_state states[3];
+        for (int i = 0; i < 3; ++i) {
+          run(parts.data() + i * length, i * segment,
+              std::min<std::int64_t>(per_segment,
+                                     static_cast<std::int64_t>(pages.size()) - i * per_segment),
+              states + i);
+        }
+        table.join_segments(states, parts.data(), 3, s, length, joined.data());
+        CHECK(joined == whole);
+      }
+    }
+  });
+}

@@ -341,7 +341,8 @@ void compare_attention(differential& test, test::random_source& random) {
   };
   const struct {
     int key, value, tokens;
-  } sizes[] = {{64, 64, 1}, {8, 8, 65}, {72, 40, 130}, {96, 5, 64}, {5, 3, 9}, {512, 512, 3}};
+  } sizes[] = {{64, 64, 1}, {8, 8, 65}, {72, 40, 130}, {96, 5, 64}, {5, 3, 9}, {512, 512, 3},
+               {8, 8, 4500}};  // the last of several segments
   for (const auto& s : sizes) {
     for (const float size : {0.05f, 5.0f, 0.0f, 1e-42f}) {
       const test::head h = test::make_head(s.key, s.value, s.tokens, size, random);
@@ -364,6 +365,37 @@ void compare_attention(differential& test, test::random_source& random) {
   }
 }
 
+// Parts of a sequence, one of which the query does not see.
+void compare_joining(differential& test, test::random_source& random) {
+  const float none = -HUGE_VALF, sinks[] = {-2.0f, 80.0f};
+  for (const std::int64_t length : {1, 5, 64, 72}) {
+    for (const float* const sink : {static_cast<const float*>(nullptr), sinks, sinks + 1}) {
+      const std::vector<nibble::cpu::softmax_state> states = {
+          {none, 0}, {1.5f, 3.0f}, {-70.0f, 2048.0f}, {none, 0}, {2.5f, 700.0f}};
+      const auto parts = random.normals(states.size() * static_cast<std::size_t>(length), 20.0f);
+      double total = sink ? std::exp(double{*sink}) : 0;
+      for (const auto& s : states) total += std::exp(double{s.greatest}) * s.sum;
+      std::vector<expectation> expected(static_cast<std::size_t>(length));
+      for (std::size_t i = 0; i < parts.size(); ++i) {
+        const auto& s = states[i / static_cast<std::size_t>(length)];
+        const double term = std::exp(double{s.greatest}) / total * parts[i];
+        expectation& e = expected[i % static_cast<std::size_t>(length)];
+        e.value += term;
+        // three factors, each of a difference that is rounded below 128 and of an exponential
+        e.tolerance += test::unit_roundoff * (3 * (64 + 4) + 6) * std::fabs(term);
+      }
+      test.compare("join_segments", "", agreement::exact, expected, [&](const kernel_table& table) {
+        std::vector<float> out(static_cast<std::size_t>(length) + 1, -7.0f);
+        table.join_segments(states.data(), parts.data(), static_cast<std::int64_t>(states.size()),
+                            sink, length, out.data());
+        REQUIRE(out.back() == -7.0f);
+        out.pop_back();
+        return out;
+      });
+    }
+  }
+}
+
 }  // namespace
 
 TEST_CASE("all instruction sets agree on every kernel and every format") {
@@ -383,6 +415,7 @@ TEST_CASE("all instruction sets agree on every kernel and every format") {
   test::compare_gates(test, random);
   test::compare_sums_and_halves(test, random);
   compare_attention(test, random);
+  compare_joining(test, random);
 
   const auto all = test::all_combinations();
   const auto isas = test::tables().size();

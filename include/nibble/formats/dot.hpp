@@ -47,7 +47,8 @@ inline float choose_scale(const float* x, float greatest, float step) {
   float best = 0, least = std::numeric_limits<float>::infinity();
   for (int candidate = 0; candidate < 8; ++candidate) {
     const float levels = 127.0f - 0.75f * static_cast<float>(candidate);
-    const float steps = std::ceil(greatest / step / levels);
+    const float exact = greatest / step / levels;
+    const float steps = exact > 1 ? std::ceil(exact) : 1;
     const float inverse = 1.0f / (steps * step);
     float lane[8] = {};  // the order in which vectors of eight would sum
     for (int i = 0; i < activation_block_size; ++i) {
