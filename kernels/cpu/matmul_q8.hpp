@@ -177,11 +177,13 @@ inline const unsigned char* multiply_stretch(const unsigned char* packed, std::i
   constexpr int groups = unit_groups<F>;
   constexpr int bias = product_bias<Arch, F>;
   constexpr int units = F::block_size / unit;
+  constexpr std::size_t block_bytes = sizeof(typename F::block) * lanes::rows;
   while (at < end) {
-    fetch_ahead<sizeof(typename F::block) * lanes::rows>(packed);
     const strip_block<Arch, F> block{packed};
     const auto scales = read_block_scales(block);
     NIBBLE_UNROLL_UNITS for (int u = 0; u < units; ++u, at += unit) {
+      // bit by bit: all lines of a large block at once would have to wait for each other
+      fetch_ahead<block_bytes / units>(packed + u * (block_bytes / units));
       const strip_block<Arch, F> again{forget(packed)};
       typename lanes::u8 codes[unit_words];
       unit_codes(again, u, codes);
@@ -206,7 +208,7 @@ inline const unsigned char* multiply_stretch(const unsigned char* packed, std::i
         }
       }
     }
-    packed += sizeof(typename F::block) * lanes::rows;
+    packed += block_bytes;
   }
   return packed;
 }

@@ -139,6 +139,34 @@ TEST_CASE("results do not depend on the number of threads nor on how a prompt is
   }
 }
 
+TEST_CASE("a token that sees several segments may share them out among threads") {
+  test::small_model plain, window, sinks;
+  plain.n_layer = window.n_layer = sinks.n_layer = 1;
+  window.window = 600;
+  sinks.sinks = true;
+  for (const auto& model : {plain, window, sinks}) {
+    const auto run = [&](int threads, std::int32_t max_context) {
+      test::weight_store weights;
+      const auto recording = model.record(weights);
+      test::runner cpu(recording, weights, options(threads, exact), {600, 1, max_context},
+                       model.layout(2600, nibble::kv_type::f16));
+      std::vector<float> all;
+      for (std::int32_t n_past = 0; n_past < 2404;) {
+        const std::int32_t n = n_past < 2400 ? 600 : 1;
+        auto batch = test::plain_batch(n, n_past);
+        batch.outputs = {n - 1};
+        const auto logits = cpu.run(batch);
+        all.insert(all.end(), logits.begin(), logits.end());
+        n_past += n;
+      }
+      return all;
+    };
+    const auto whole = run(1, 0);
+    for (const int threads : {1, 2, 5}) REQUIRE(run(threads, 2600) == whole);
+    REQUIRE(run(3, 2000) == whole);  // longer than foreseen
+  }
+}
+
 TEST_CASE("one program runs batches of all shapes in turn") {
   test::small_model model;
   test::weight_store weights;
