@@ -52,8 +52,8 @@ void attend(benchmark::State& state, const kernel_table& table, std::int32_t hea
   }
   using nibble::cpu::attend_block;
   const bench::buffer scratch(
-      sizeof(float) * static_cast<std::size_t>(
-                          nibble::cpu::attend_queries * (attend_block + head) + attend_block * head));
+      sizeof(float) * static_cast<std::size_t>(nibble::cpu::attend_queries * (attend_block + head) +
+                                               attend_block * head));
   const auto run = sizeof(Storage) == 2 ? table.attend_f16 : table.attend_f32;
   std::int64_t at = 0;
   const double values = 2.0 * static_cast<double>(depth) * head;

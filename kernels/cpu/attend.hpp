@@ -10,8 +10,8 @@
 // see the same tokens of a block are worked on by fours. Neither changes the order in which a
 // query's result is added up, so it does not depend on what is asked beside it.
 //
-// Sequences are cut into segments of `attend_segment` tokens by their positions, whose parts are added
-// up in order, so that threads may have segments of their own without changing the result.
+// Sequences are cut into segments of `attend_segment` tokens by their positions, whose parts are
+// added up in order, so that threads may have segments of their own without changing the result.
 //
 // Blocks end where pages end. Cutting the same tokens into other pages changes the result by
 // rounding only (about 1e-7 of the greatest value), and not at all if pages are multiples of

@@ -96,7 +96,7 @@ struct attend_args {
   std::int64_t n_pages;
   std::int64_t first;  // position of the pages' first token
   std::int32_t key_length, value_length;
-  float softcap;          // 0: none
+  float softcap;  // 0: none
   // [attend_queries * (attend_block + value_length) + attend_block * the greater length]
   float* scratch;
   // null, or [n_queries]: the pages are of one segment, and what `out` gets is a part for

@@ -168,7 +168,8 @@ inline void add_offset(const typename strip<Arch>::f32& offset,
   acc = fused<Arch>::mul_add(offset, x_sum, acc);
 }
 
-// acc[t] += strip . x[t] over columns [at, end), at most a stretch; returns what follows in `packed`
+// acc[t] += strip . x[t] over columns [at, end), at most a stretch; returns what follows in
+// `packed`
 template <typename Arch, typename F, int Tokens>
 inline const unsigned char* multiply_stretch(const unsigned char* packed, std::int64_t at,
                                              std::int64_t end, const activations (&x)[Tokens],
@@ -228,8 +229,8 @@ inline void few_tokens(const unsigned char* packed, int n, const cpu::q8_matrix&
   }
   for (std::int64_t at = 0; at < x.columns; at += stretch) {
     typename strip<Arch>::f32 part[Tokens] = {};
-    packed = multiply_stretch<Arch, F, Tokens>(packed, at, least(at + stretch, x.columns), tokens,
-                                               part);
+    packed =
+        multiply_stretch<Arch, F, Tokens>(packed, at, least(at + stretch, x.columns), tokens, part);
     for (int t = 0; t < Tokens; ++t) acc[t] += part[t];
   }
   for (int t = 0; t < Tokens; ++t) {

@@ -18,11 +18,11 @@ inline constexpr int stretch_units = stretch / unit;
 template <typename Arch, typename F>
 inline constexpr bool widened = products_of<Arch> == product_kind::pairs&& wide_codes<F>;
 
-// Whether sums of pairs are multiplied by the scales of the activations as integers, on their way to
-// 32 bits.
+// Whether sums of pairs are multiplied by the scales of the activations as integers, on their way
+// to 32 bits.
 template <typename Arch, typename F>
-inline constexpr bool integer_scales = products_of<Arch> == product_kind::pairs && !wide_codes<F> &&
-                                       !small_scales<F>;
+inline constexpr bool integer_scales =
+    products_of<Arch> == product_kind::pairs && !wide_codes<F> && !small_scales<F>;
 
 // Tokens that pass a panel while it is there; fewer of those that take two bytes.
 template <typename Arch, typename F>
@@ -107,9 +107,9 @@ struct stretch_terms {
   };
   // where integer sums start if the codes are biased, or what is multiplied by the offsets
   union {
-    std::int32_t start[stretch_units];    // -bias * sum, times steps with integer_scales
-    std::int32_t sums[stretch_units];     // of the halves of a unit, 16 bits each, with small_scales
-    float x_sum[2][stretch_units];        // scale (or steps) * sum, of each group
+    std::int32_t start[stretch_units];  // -bias * sum, times steps with integer_scales
+    std::int32_t sums[stretch_units];   // of the halves of a unit, 16 bits each, with small_scales
+    float x_sum[2][stretch_units];      // scale (or steps) * sum, of each group
   };
   float step;  // what is multiplied at the end of the stretch
 };
@@ -141,8 +141,9 @@ inline float common_step(const float* scale, int n) {
 
 // One token's terms for `units` units.
 //
-// With integer_scales a sum of 32 products of codes up to 31 is at most 32 * 31 * 127 = 125,984, times
-// 8191 steps less than 2^30, and where it starts, with a bias of at most 16, less than 2^30 as well.
+// With integer_scales a sum of 32 products of codes up to 31 is at most 32 * 31 * 127 = 125,984,
+// times 8191 steps less than 2^30, and where it starts, with a bias of at most 16, less than 2^30
+// as well.
 template <typename Arch, typename F>
 inline void make_terms(const activations& x, int units, stretch_terms& to) {
   constexpr int bias = product_bias<Arch, F>;
@@ -266,8 +267,8 @@ inline void add_unit_group(const panel<Arch, F, Strips>& p, std::int64_t u, int 
   if constexpr (products_of<Arch> == product_kind::pairs && !widened<Arch, F>) {
     typename lanes::i16 scale[Strips][Tokens];
     NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
-      const auto steps = reinterpret_cast<typename lanes::i16>(
-          broadcast_word<Arch>(&x.terms[t].steps[u]));
+      const auto steps =
+          reinterpret_cast<typename lanes::i16>(broadcast_word<Arch>(&x.terms[t].steps[u]));
       NIBBLE_UNROLL for (int s = 0; s < Strips; ++s) {
         scale[s][t] = steps;
         if constexpr (small_scales<F>) scale[s][t] = p.integers[u][s].scale[g];

@@ -1,11 +1,14 @@
 #include "device/cpu_product.hpp"
 
 #include <algorithm>
+#include <nibble/formats/dot.hpp>
 #include <nibble/formats/list.hpp>
 
 #include "device/cpu_weights.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
+
+static_assert(cpu::q8_stretch == activation_stretch);
 
 activation_rows activation_rows::from(std::int64_t row) const {
   activation_rows out = *this;

@@ -48,10 +48,10 @@ class scratch_needs {
     }
   }
 
-  std::int64_t row = 0, q8_row = 0, attend = 0;                 // a thread's
+  std::int64_t row = 0, q8_row = 0, attend = 0;  // a thread's
   // shared
   std::int64_t q8 = 0, normed = 0, pairs = 0, pair_starts = 0, attend_parts = 0, attend_outs = 0;
-  std::vector<const rope_spec*> ropes;                          // distinct
+  std::vector<const rope_spec*> ropes;  // distinct
 
  private:
   template <typename Step>

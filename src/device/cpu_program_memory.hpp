@@ -42,9 +42,9 @@ struct thread_scratch {
   float* attend = nullptr;       // cpu::attend_args::scratch
 };
 
-// How many results are computed at a time. Of many tokens: with int8 activations as many rows as stay in the outer
-// caches while all tokens pass; with floats enough rows to repay the copy that the kernel makes of
-// the tokens, and enough tokens to repay decoding the rows.
+// How many results are computed at a time. Of many tokens: with int8 activations as many rows as
+// stay in the outer caches while all tokens pass; with floats enough rows to repay the copy that
+// the kernel makes of the tokens, and enough tokens to repay decoding the rows.
 struct part_size {
   std::int64_t rows, tokens;
 };
@@ -62,9 +62,9 @@ struct cpu_program_memory {
   // Used in turn by successive products: one thread may still read the last while another fills
   // the next. Between a product and the next but one lies a barrier.
   q8_buffer q8[2];
-  float* normed = nullptr;             // [tokens, columns]
-  std::int32_t* pair_order = nullptr;  // [tokens * n_used]: pairs (token, slot) by expert
-  std::int32_t* pair_start = nullptr;  // [n_expert + 1]
+  float* normed = nullptr;                      // [tokens, columns]
+  std::int32_t* pair_order = nullptr;           // [tokens * n_used]: pairs (token, slot) by expert
+  std::int32_t* pair_start = nullptr;           // [n_expert + 1]
   std::int32_t* attend_groups = nullptr;        // [tokens + 1]: where groups of queries begin
   std::int64_t segments = 0;                    // attend_segments()
   cpu::softmax_state* attend_states = nullptr;  // [n_head, segments]

@@ -70,8 +70,7 @@ class cpu_attend final : public cpu_step {
     const std::int64_t kv_heads = spec_.n_head_kv;
     const std::int64_t first = first_page(state.places[0].position) * kv_page_tokens;
     const std::int64_t first_segment = first / cpu::attend_segment;
-    const std::int64_t n =
-        state.places[0].position / cpu::attend_segment + 1 - first_segment;
+    const std::int64_t n = state.places[0].position / cpu::attend_segment + 1 - first_segment;
     if (n == 1 || n > memory_.segments || kv_heads >= 4 * state.threads()) {
       queue_.take(kv_heads, thread, state.threads(), [&](std::int64_t kv) {
         prepare(state, 0, kv);

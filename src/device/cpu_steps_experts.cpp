@@ -133,11 +133,12 @@ class cpu_expert_matmul final : public cpu_step {
     if (rows == 0) return;
     const activation_rows x{view_of(q8_, columns_), in_.data, columns_};
     const thread_scratch& mine = memory_.threads[static_cast<std::size_t>(thread)];
-    take_pieces(state, thread, 1, [&](const expert_product& p, std::int64_t slot, index_range some) {
-      float* const out = p.out.data + slot * p.matrix.rows() + some.begin;
-      p.matrix.multiply(selection_.data[slot], some, x.from(in_per_slot_ ? slot : 0), 1,
-                        {out, p.out.width, false}, mine);
-    });
+    take_pieces(state, thread, 1,
+                [&](const expert_product& p, std::int64_t slot, index_range some) {
+                  float* const out = p.out.data + slot * p.matrix.rows() + some.begin;
+                  p.matrix.multiply(selection_.data[slot], some, x.from(in_per_slot_ ? slot : 0), 1,
+                                    {out, p.out.width, false}, mine);
+                });
   }
 
   void run_grouped(const cpu_run& state, int thread) const {
@@ -208,7 +209,8 @@ class cpu_expert_matmul final : public cpu_step {
     const std::int64_t part = p.matrix.part(end - memory_.pair_start[expert]).tokens;
     for (std::int64_t i = memory_.pair_start[expert]; i < end; i += part) {
       const index_range some{i, std::min(i + part, end)};
-      p.matrix.multiply(expert, rows, x.from(i), some.size(), {mine.tile, rows.size(), false}, mine);
+      p.matrix.multiply(expert, rows, x.from(i), some.size(), {mine.tile, rows.size(), false},
+                        mine);
       scatter(p, rows, some, mine.tile);
     }
   }

@@ -15,9 +15,10 @@
 namespace nibble::inline NIBBLE_ABI {
 namespace {
 
-// Some tens of microseconds of spinning on x86: longer than threads that share work out are apart on
-// a quiet machine, shorter than what a scheduler gives a neighbour. Who yields instead of sleeping
-// is not woken: it waits until its neighbour's time is up, though its partner came long ago.
+// Some tens of microseconds of spinning on x86: longer than threads that share work out are apart
+// on a quiet machine, shorter than what a scheduler gives a neighbour. Who yields instead of
+// sleeping is not woken: it waits until its neighbour's time is up, though its partner came long
+// ago.
 constexpr int spin_limit = 1000;
 
 constexpr std::uint32_t one_arrived = 1, one_member = 1u << 16;

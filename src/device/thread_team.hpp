@@ -15,8 +15,8 @@ namespace nibble::inline NIBBLE_ABI {
 
 // The calling thread and size() - 1 workers. One run at a time; run() from one thread at a time.
 //
-// Who waits spins for some microseconds, then sleeps. On a quiet machine nobody sleeps inside a run;
-// beside a busy neighbour a waiting thread soon leaves the core to whomever it waits for.
+// Who waits spins for some microseconds, then sleeps. On a quiet machine nobody sleeps inside a
+// run; beside a busy neighbour a waiting thread soon leaves the core to whomever it waits for.
 class thread_team {
  public:
   // `pin_to`: CPUs that the workers are bound to, one each; empty: not bound. The calling thread is

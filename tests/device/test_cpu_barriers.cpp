@@ -41,9 +41,8 @@ TEST_CASE("a dense layer waits eight times for a single token") {
   model.quantised = true;
   model.n_layer = 1;
   model.key_length = model.value_length = 32;
-  REQUIRE(waits(model, 2, true) ==
-          list{"matmul", "attend", "matmul", "inside", "matmul", "gate", "matmul", "inside", "select",
-               "matmul"});
+  REQUIRE(waits(model, 2, true) == list{"matmul", "attend", "matmul", "inside", "matmul", "gate",
+                                        "matmul", "inside", "select", "matmul"});
 }
 
 TEST_CASE("a row is not written while others may still normalise it") {

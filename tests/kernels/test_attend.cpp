@@ -150,7 +150,8 @@ TEST_CASE("segments joined afterwards give what the whole sequence gives, bit by
         std::vector<float> whole(length), joined(length), parts(3 * length);
         const auto run = [&](float* out, std::int64_t first, std::int64_t n,
                              nibble::cpu::softmax_state* state) {
-          const nibble::cpu::attend_query query{h.q.data(), out, begin - first, h.tokens - first, s};
+          const nibble::cpu::attend_query query{h.q.data(), out, begin - first, h.tokens - first,
+                                                s};
           test::attend_queries<nibble::half>(
               table, {&query, 1},
               std::span(pages).subspan(static_cast<std::size_t>(first / 64),

@@ -30,8 +30,8 @@ struct recording {
 struct program_limits {
   std::int32_t max_tokens = 1;
   std::int32_t max_outputs = 1;
-  // Tokens of context over which the attention of a single token may be shared out among threads; 0:
-  // it is not.
+  // Tokens of context over which the attention of a single token may be shared out among threads;
+  // 0: it is not.
   std::int32_t max_context = 0;
 };
 

@@ -2,6 +2,7 @@
 // kernels of all backends are tested against.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -67,54 +68,49 @@ inline float choose_scale(const float* x, float greatest, float step) {
   return best;
 }
 
-// A block as it is, padded with zeros, and the greatest magnitude in it: infinity if any value is an
-// infinity or a NaN.
-struct activation_values {
-  float x[activation_block_size] = {};
+// The greatest magnitude of n values; infinity if one of them is an infinity or a NaN.
+inline float greatest_magnitude(const float* x, std::uint64_t n) {
   float greatest = 0;
-
-  activation_values(const float* from, std::uint64_t n) {
-    for (std::uint64_t i = 0; i < n && i < activation_block_size; ++i) {
-      x[i] = from[i];
-      const float magnitude = std::fabs(x[i]);
-      if (!(magnitude <= greatest)) greatest = magnitude;
-      if (!finite_magnitude(magnitude)) break;
+  for (std::uint64_t i = 0; i < n; ++i) {
+    const float magnitude = std::fabs(x[i]);
+    if (!(magnitude <= std::numeric_limits<float>::max())) {
+      return std::numeric_limits<float>::infinity();
     }
-    if (!finite_magnitude(greatest)) greatest = std::numeric_limits<float>::infinity();
+    greatest = std::fmax(greatest, magnitude);
   }
-  bool finite() const { return finite_magnitude(greatest); }
-
- private:
-  static bool finite_magnitude(float magnitude) {
-    return magnitude <= std::numeric_limits<float>::max();
-  }
-};
+  return greatest;
+}
 
 // Quantises n activations into activation_blocks(n) blocks, to the nearest code (ties to even).
 // Missing values of the last block are 0. A block of zeros has scale 0. A block with an infinity or
 // a NaN gets a NaN scale, so that the fault shows in every result.
 inline void quantise_activations(const float* x, std::uint64_t n, activation_block* out) {
+  const auto block_at = [&](std::uint64_t first) {
+    return std::min<std::uint64_t>(n - first, activation_block_size);
+  };
   float step = 0;
   for (std::uint64_t first = 0; first < n; first += activation_block_size, ++out) {
     if (first % activation_stretch == 0) {
-      float greatest = 0;
+      float most = 0;
       for (std::uint64_t at = first; at < n && at < first + activation_stretch;
            at += activation_block_size) {
-        const activation_values values(x + at, n - at);
-        if (values.finite() && values.greatest > greatest) greatest = values.greatest;
+        const float greatest = greatest_magnitude(x + at, block_at(at));
+        if (std::isfinite(greatest)) most = std::fmax(most, greatest);
       }
-      step = scale_step(greatest);
+      step = scale_step(most);
     }
-    const activation_values values(x + first, n - first);
+    float values[activation_block_size] = {};
+    std::copy_n(x + first, block_at(first), values);
+    const float greatest = greatest_magnitude(values, activation_block_size);
     *out = {};
-    if (!values.finite()) {
+    if (!std::isfinite(greatest)) {
       out->scale = std::numeric_limits<float>::quiet_NaN();
-    } else if (values.greatest > 0) {
-      out->scale = choose_scale(values.x, values.greatest, step);
+    } else if (greatest > 0) {
+      out->scale = choose_scale(values, greatest, step);
       const float inverse = 1.0f / out->scale;
       for (int i = 0; i < activation_block_size; ++i) {
         // |x * inverse| < 127.5 in spite of two roundings
-        out->codes[i] = static_cast<std::int8_t>(std::nearbyint(values.x[i] * inverse));
+        out->codes[i] = static_cast<std::int8_t>(std::nearbyint(values[i] * inverse));
       }
     }
   }
