@@ -36,21 +36,22 @@ inline float scale_step(float greatest) {
   const float most = greatest / 121.75f;  // the greatest scale of a block, see choose_scale()
   // rounded up to 13 bits; then 2^-12 of its power of two
   const std::uint32_t rounded = std::bit_cast<std::uint32_t>(most) + 0x7ff;
-  const float step = std::bit_cast<float>(rounded & 0x7f800000) * 0x1p-12f;
-  return step > 0x1p-76f ? step : 0x1p-76f;
+  const float power = std::bit_cast<float>(rounded & 0x7f800000) * 0x1p-12f;
+  return power > 0x1p-76f ? power : 0x1p-76f;
 }
 
-// The scale of a block, a multiple of `step`: max |x| / 127 or a little more; of eight candidates
-// the one that loses least to rounding. Of values that fall anywhere between two codes that takes
-// about a tenth off the rms error, because the best of eight error sums of 32 terms lies 1.4
-// standard deviations below their mean. x: [32]; greatest: the greatest magnitude among them.
-inline float choose_scale(const float* x, float greatest, float step) {
+// The scale of a block, a multiple of `power` (scale_step): max |x| / 127 or a little more; of
+// eight candidates the one that loses least to rounding. Of values that fall anywhere between two
+// codes that takes about a tenth off the rms error, because the best of eight error sums of 32
+// terms lies 1.4 standard deviations below their mean. x: [32]; greatest: the greatest magnitude
+// among them.
+inline float choose_scale(const float* x, float greatest, float power) {
   float best = 0, least = std::numeric_limits<float>::infinity();
   for (int candidate = 0; candidate < 8; ++candidate) {
     const float levels = 127.0f - 0.75f * static_cast<float>(candidate);
-    const float exact = greatest / step / levels;
+    const float exact = greatest / power / levels;
     const float steps = exact > 1 ? std::ceil(exact) : 1;
-    const float inverse = 1.0f / (steps * step);
+    const float inverse = 1.0f / (steps * power);
     float lane[8] = {};  // the order in which vectors of eight would sum
     for (int i = 0; i < activation_block_size; ++i) {
       const float scaled = x[i] * inverse;
@@ -61,7 +62,7 @@ inline float choose_scale(const float* x, float greatest, float step) {
     const float high = (lane[4] + lane[5]) + (lane[6] + lane[7]);
     const float error = (low + high) * (steps * steps);
     if (error < least) {
-      best = steps * step;
+      best = steps * power;
       least = error;
     }
   }
@@ -88,7 +89,7 @@ inline void quantise_activations(const float* x, std::uint64_t n, activation_blo
   const auto block_at = [&](std::uint64_t first) {
     return std::min<std::uint64_t>(n - first, activation_block_size);
   };
-  float step = 0;
+  float power = 0;
   for (std::uint64_t first = 0; first < n; first += activation_block_size, ++out) {
     if (first % activation_stretch == 0) {
       float most = 0;
@@ -97,7 +98,7 @@ inline void quantise_activations(const float* x, std::uint64_t n, activation_blo
         const float greatest = greatest_magnitude(x + at, block_at(at));
         if (std::isfinite(greatest)) most = std::fmax(most, greatest);
       }
-      step = scale_step(most);
+      power = scale_step(most);
     }
     float values[activation_block_size] = {};
     std::copy_n(x + first, block_at(first), values);
@@ -106,7 +107,7 @@ inline void quantise_activations(const float* x, std::uint64_t n, activation_blo
     if (!std::isfinite(greatest)) {
       out->scale = std::numeric_limits<float>::quiet_NaN();
     } else if (greatest > 0) {
-      out->scale = choose_scale(values, greatest, step);
+      out->scale = choose_scale(values, greatest, power);
       const float inverse = 1.0f / out->scale;
       for (int i = 0; i < activation_block_size; ++i) {
         // |x * inverse| < 127.5 in spite of two roundings
