@@ -294,10 +294,10 @@ inline void finish_query(const softmax_state& state, const float* sink, std::int
     keep = ::expf(state.greatest - greatest);
     sum = sum * keep + ::expf(*sink - greatest);
   }
-  const Floats factor(keep), divisor(sum);
+  // not vectors' division: on NEON that is an approximation
+  const Floats factor(keep / sum);
   map<Floats>(
-      length, out, [&](const Floats& x) { return x * factor / divisor; },
-      static_cast<const float*>(out));
+      length, out, [&](const Floats& x) { return x * factor; }, static_cast<const float*>(out));
 }
 
 // Pages of keys and values that are walked through by segments.
