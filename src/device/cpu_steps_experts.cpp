@@ -133,7 +133,7 @@ class cpu_expert_matmul final : public cpu_step {
     if (rows == 0) return;
     const activation_rows x{view_of(q8_, columns_), in_.data, columns_};
     const thread_scratch& mine = memory_.threads[static_cast<std::size_t>(thread)];
-    take_pieces(state, thread, 1,
+    take_pieces(state, thread, n_used(), 1,
                 [&](const expert_product& p, std::int64_t slot, index_range some) {
                   float* const out = p.out.data + slot * p.matrix.rows() + some.begin;
                   p.matrix.multiply(selection_.data[slot], some, x.from(in_per_slot_ ? slot : 0), 1,
@@ -149,17 +149,17 @@ class cpu_expert_matmul final : public cpu_step {
     state.team->barrier();
     const activation_rows x{view_of(q8_, columns_), memory_.normed, columns_};
     const thread_scratch& mine = memory_.threads[static_cast<std::size_t>(thread)];
-    take_pieces(state, thread, pairs,
+    take_pieces(state, thread, n_expert_, pairs,
                 [&](const expert_product& p, std::int64_t expert, index_range rows) {
                   multiply_expert(p, x, expert, rows, mine);
                 });
   }
 
-  // f(product, slot or expert, rows) for the pieces of this thread: rows of the slots of one token,
-  // or of all experts.
+  // f(product, matrix, rows) for the pieces of this thread; `matrices`: slots of one token, or all
+  // experts; tokens: that all of them get together.
   template <typename F>
-  void take_pieces(const cpu_run& state, int thread, std::int64_t tokens, F&& f) const {
-    const std::int64_t matrices = tokens == 1 ? n_used() : n_expert_;
+  void take_pieces(const cpu_run& state, int thread, std::int64_t matrices, std::int64_t tokens,
+                   F&& f) const {
     const auto parts = [&](const expert_product& p) {
       const std::int64_t rows = p.matrix.part(tokens).rows;
       return (p.matrix.rows() + rows - 1) / rows;
