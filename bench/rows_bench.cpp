@@ -1,5 +1,6 @@
 // Kernels over single rows, which lie in the nearest cache: activations on their way from one
 // product to the next, and rows of weights decoded to floats.
+#include <nibble/device/kv_type.hpp>
 #include <nibble/formats/list.hpp>
 #include <vector>
 
@@ -30,6 +31,23 @@ void gate(const kernel_table& t, row& r) {
   t.gate[Kind](r.x.data(), r.y.data(), n, r.out.data());
 }
 
+// Heads of keys or values.
+constexpr std::int64_t head = 128;
+
+template <nibble::kv_type Type>
+void store(const kernel_table& t, row& r) {
+  constexpr std::size_t codes = nibble::code_bytes(Type, head);
+  auto* const to = reinterpret_cast<std::byte*>(r.out.data());
+  for (std::int64_t i = 0; i < n / head; ++i) {
+    t.store_row[static_cast<int>(Type)](r.x.data() + i * head, head,
+                                        to + static_cast<std::size_t>(i) * codes,
+                                        r.sum.data() + i * (head / 32));
+  }
+}
+void hadamard(const kernel_table& t, row& r) {
+  for (std::int64_t i = 0; i < n; i += head) t.hadamard(r.x.data() + i, head);
+}
+
 constexpr row_kernel row_kernels[] = {
     {"quantise_q8", 4 + 1 + 4.0 / 32 + 2.0 / 16,
      [](const kernel_table& t, row& r) {
@@ -54,7 +72,13 @@ constexpr row_kernel row_kernels[] = {
     {"gate_swiglu_clamped", 12, gate<3>},
     {"add_scaled", 12,
      [](const kernel_table& t, row& r) { t.add_scaled(r.x.data(), 1e-9f, n, r.out.data()); }},
-    {"to_f16", 6, [](const kernel_table& t, row& r) { t.to_f16(r.x.data(), n, r.out.data()); }},
+    {"store_f16", 6, store<nibble::kv_type::f16>},
+    {"store_bf16", 6, store<nibble::kv_type::bf16>},
+    {"store_q8_0", 4 + 1 + 2.0 / 32, store<nibble::kv_type::q8_0>},
+    {"store_q4_0", 4 + 0.5 + 2.0 / 32, store<nibble::kv_type::q4_0>},
+    {"store_q8", 4 + 1 + 2.0 / 128, store<nibble::kv_type::q8>},
+    {"store_q4", 4 + 0.5 + 2.0 / 128, store<nibble::kv_type::q4>},
+    {"hadamard", 8, hadamard},
 };
 
 bench::limits cache_of(const kernel_table& table) {

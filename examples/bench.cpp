@@ -1,160 +1,28 @@
 // nibble-bench: how fast a model reads prompts and generates, beside what the machine could do.
 
 #include <algorithm>
-#include <chrono>
-#include <cmath>
 #include <functional>
 #include <iomanip>
 #include <nibble/base/bytes.hpp>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <random>
 #include <sstream>
 
+#include "bench_tests.hpp"
 #include "common.hpp"
 #include "peaks/peaks.hpp"
 
 namespace {
 
-using nibble::concat;
-
 struct bench_options {
   common::load_options load;
-  std::vector<std::int32_t> prompts, generations, depths{0};
+  bench::test_choice tests;
   std::int32_t repetitions = 5;
   std::string json_path;
   bool roofline = false;
 };
 
-enum class test_kind { prompt, generation };
-
-struct test {
-  test_kind kind;
-  std::int32_t tokens;
-  std::int32_t depth;  // tokens that the cache holds before
-
-  std::string name() const {
-    return concat(kind == test_kind::prompt ? "pp" : "tg", tokens,
-                  depth > 0 ? concat("@d", depth) : "");
-  }
-};
-
-struct result {
-  test what;
-  double tokens_per_second = 0;  // median of the repetitions
-  double spread = 0;             // (fastest - slowest) / median
-  double bytes_per_token = 0, macs_per_token = 0;
-
-  double gb_s() const { return tokens_per_second * bytes_per_token / 1e9; }
-  double gmac_s() const { return tokens_per_second * macs_per_token / 1e9; }
-};
-
-[[noreturn]] void refuse(const std::string& sentence) {
-  throw nibble::error(nibble::errc::invalid_argument, sentence);
-}
-
-// Lengths that were not asked for are cut to what the model's context leaves at the depth.
-void add_tests(std::vector<test>& tests, test_kind kind, const std::vector<std::int32_t>& lengths,
-               std::int32_t usual, std::int32_t depth, std::int32_t context) {
-  if (!lengths.empty()) {
-    for (const std::int32_t n : lengths) {
-      if (n > 0) tests.push_back({kind, n, depth});  // 0: no such test
-    }
-  } else if (depth < context) {
-    tests.push_back({kind, std::min(usual, context - depth), depth});
-  }
-}
-
-std::vector<test> choose_tests(const bench_options& options, std::int32_t context) {
-  std::vector<test> tests;
-  for (const std::int32_t depth : options.depths) {
-    // the depth alone may fill the context only if nothing was asked for at it
-    if (depth >= context) {
-      refuse(concat("a depth of ", depth, " tokens leaves no room in a context of ", context,
-                    "; choose a smaller one, or a longer --context."));
-    }
-    add_tests(tests, test_kind::prompt, options.prompts, 512, depth, context);
-    add_tests(tests, test_kind::generation, options.generations, 128, depth, context);
-  }
-  for (const test& t : tests) {
-    if (t.tokens <= context - t.depth) continue;
-    refuse(concat(t.name(), " needs ", std::int64_t{t.tokens} + t.depth,
-                  " tokens of context, but it holds ", context,
-                  "; choose shorter tests, or a longer --context."));
-  }
-  if (tests.empty()) {
-    throw common::usage_error("no test is left: give -p or -n a length above 0.");
-  }
-  return tests;
-}
-
-// Weights are read once for each batch of a prompt, and for each token that is generated; keys and
-// values of earlier tokens once for each batch.
-void count_costs(result& r, const nibble::placement& plan) {
-  const std::int32_t batch = r.what.kind == test_kind::prompt ? plan.limits.max_tokens : 1;
-  double bytes = 0, heads = 0;
-  for (std::int32_t done = 0; done < r.what.tokens; done += batch) {
-    const std::int32_t count = std::min(batch, r.what.tokens - done);
-    bytes += static_cast<double>(plan.cost.weight_bytes(count) +
-                                 plan.cost.kv_bytes(r.what.depth + done + count));
-    heads += 1;  // logits are computed after the last token of a batch
-  }
-  r.bytes_per_token = bytes / r.what.tokens;
-  r.macs_per_token = static_cast<double>(plan.cost.macs) +
-                     static_cast<double>(plan.cost.head_macs) * heads / r.what.tokens;
-}
-
-class runner {
- public:
-  explicit runner(const nibble::model& model)
-      : model_(model), session_(model), random_(1), vocabulary_(0, model.hparams().n_vocab - 1) {}
-
-  result run(const test& t, std::int32_t repetitions) {
-    reach(t.depth);
-    // wakes threads and touches memory
-    once({t.kind, std::min(t.tokens, t.kind == test_kind::prompt ? 64 : 4), t.depth});
-    std::vector<double> speeds;
-    for (std::int32_t i = 0; i < repetitions; ++i) speeds.push_back(t.tokens / once(t));
-    result r{.what = t, .tokens_per_second = bench::median(speeds)};
-    const auto [least, most] = std::minmax_element(speeds.begin(), speeds.end());
-    r.spread = (*most - *least) / r.tokens_per_second;
-    count_costs(r, model_.plan());
-    return r;
-  }
-
- private:
-  std::vector<nibble::token> draw(std::int32_t count) {
-    std::vector<nibble::token> tokens(static_cast<std::size_t>(count));
-    for (nibble::token& id : tokens) id = vocabulary_(random_);
-    return tokens;
-  }
-
-  // Fills the cache up to `depth`, or cuts it back to that.
-  void reach(std::int32_t depth) {
-    const auto held = static_cast<std::int32_t>(session_.tokens().size());
-    if (held < depth) session_.append(draw(depth - held));
-    session_.truncate(depth);
-  }
-
-  // Seconds; the cache is as it was before.
-  double once(const test& t) {
-    const std::vector<nibble::token> tokens = draw(t.tokens);
-    const auto start = std::chrono::steady_clock::now();
-    if (t.kind == test_kind::prompt) {
-      session_.append(tokens);
-    } else {
-      for (const nibble::token& id : tokens) session_.append({&id, 1});
-    }
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    session_.truncate(t.depth);
-    return seconds.count();
-  }
-
-  const nibble::model& model_;
-  nibble::session session_;
-  std::mt19937 random_;  // the same tokens in every run of this program
-  std::uniform_int_distribution<nibble::token> vocabulary_;
-};
+using bench::result;
 
 // What of this process lies in memory, as Linux tells; 0 elsewhere.
 std::uint64_t resident_bytes() {
@@ -175,6 +43,7 @@ struct report {
   double bandwidth = 0, integer_rate = 0, narrow_rate = 0;  // GB/s, GMAC/s
   std::string integer_instructions = {}, narrow_instructions = {};
   std::vector<result> results = {};
+  std::vector<bench::first_token> first_tokens = {};
 };
 
 std::string fixed(double x, int digits) {
@@ -218,14 +87,7 @@ std::vector<column> make_columns(const report& r, bool roofline) {
   return columns;
 }
 
-void print(const report& r, bool roofline) {
-  std::cout << r.model_path << "\n"
-            << r.device << ", " << common::counted(r.threads, "thread") << "; loaded in "
-            << fixed(r.load_seconds, 2) << " s, " << nibble::to_text(r.resident) << " resident\n"
-            << "limits measured before and after: memory read " << fixed(r.bandwidth, 1)
-            << " GB/s, 8-bit integers " << fixed(r.integer_rate, 1) << " GMAC/s ("
-            << r.integer_instructions << "), 8 by 4 bits " << fixed(r.narrow_rate, 1) << " GMAC/s ("
-            << r.narrow_instructions << ")\n\n";
+void print_table(const report& r, bool roofline) {
   const auto columns = make_columns(r, roofline);
   for (const column& c : columns) std::cout << std::setw(c.width) << c.heading;
   std::cout << '\n';
@@ -238,6 +100,33 @@ void print(const report& r, bool roofline) {
   if (roofline)
     std::cout << "roof: tokens/s that the nearer of the limits allows (memory; products of 8 by 4 "
                  "bits)\n";
+}
+
+void print_first_tokens(const report& r) {
+  std::cout << '\n';
+  const auto row = [](const std::string& name, const auto&... columns) {
+    std::cout << std::setw(14) << name;
+    ((std::cout << std::setw(14) << columns), ...);
+    std::cout << '\n';
+  };
+  row("first token", "prompt", "alone, s", "shared, s", "times sooner");
+  for (const bench::first_token& t : r.first_tokens) {
+    row(t.name(), t.prompt, fixed(t.seconds, 4), fixed(t.seconds_shared, 4), fixed(t.ratio(), 1));
+  }
+  std::cout << "\nseconds from a prompt to the first token, medians; shared: another session holds "
+               "the prompt's\nfirst tokens, as many as the name says\n";
+}
+
+void print(const report& r, bool roofline) {
+  std::cout << r.model_path << "\n"
+            << r.device << ", " << common::counted(r.threads, "thread") << "; loaded in "
+            << fixed(r.load_seconds, 2) << " s, " << nibble::to_text(r.resident) << " resident\n"
+            << "limits measured before and after: memory read " << fixed(r.bandwidth, 1)
+            << " GB/s, 8-bit integers " << fixed(r.integer_rate, 1) << " GMAC/s ("
+            << r.integer_instructions << "), 8 by 4 bits " << fixed(r.narrow_rate, 1) << " GMAC/s ("
+            << r.narrow_instructions << ")\n\n";
+  if (!r.results.empty()) print_table(r, roofline);
+  if (!r.first_tokens.empty()) print_first_tokens(r);
 }
 
 nlohmann::ordered_json to_json(const report& r) {
@@ -259,6 +148,18 @@ nlohmann::ordered_json to_json(const report& r) {
                    {"load_seconds", r.load_seconds},
                    {"resident_bytes", r.resident}});
   }
+  for (const bench::first_token& t : r.first_tokens) {
+    all.push_back({{"model", r.model_path},
+                   {"test", t.name()},
+                   {"threads", r.threads},
+                   {"prompt_tokens", t.prompt},
+                   {"shared_tokens", t.found},
+                   {"seconds", t.seconds},
+                   {"seconds_shared", t.seconds_shared},
+                   {"ratio", t.ratio()},
+                   {"load_seconds", r.load_seconds},
+                   {"resident_bytes", r.resident}});
+  }
   return all;
 }
 
@@ -269,14 +170,27 @@ std::string isa_of(const nibble::device_info& device) {
   return comma < end && end != std::string::npos ? name.substr(comma + 2, end - comma - 2) : "";
 }
 
+// Tasks of the scheduler make text.
+void check_vocabulary(const std::vector<bench::test>& tests, const nibble::gguf::file& file) {
+  for (const bench::test& t : tests) {
+    if (t.sessions == 1 || nibble::has_tokenizer(file)) continue;
+    throw nibble::error(nibble::errc::unsupported,
+                        nibble::concat(t.name(),
+                                       " needs a vocabulary, as several sessions "
+                                       "generate text together; this file has none. "
+                                       "Leave --sessions at 1."),
+                        {.file = file.name()});
+  }
+}
+
 report measure(bench_options& options) {
   const nibble::gguf::file file(options.load.path);
   nibble::plan_options& plan = options.load.model.plan;
   const std::int32_t most =
       plan.context > 0 ? plan.context : nibble::read_hparams(file).n_ctx_train;
-  const auto tests = choose_tests(options, most);
-  plan.context = 0;
-  for (const test& t : tests) plan.context = std::max(plan.context, t.depth + t.tokens);
+  const auto tests = bench::choose_tests(options.tests, most);
+  bench::fit(plan, tests, options.tests);
+  check_vocabulary(tests, file);
 
   std::cerr << "loading " << options.load.path << '\n';
   const nibble::model model(file, options.load.model);
@@ -290,10 +204,15 @@ report measure(bench_options& options) {
   r.narrow_instructions = peaks.narrow_instructions();
   std::cerr << "measuring the machine\n";
   peaks.measure();
-  runner run(model);
-  for (const test& t : tests) {
-    std::cerr << t.name() << ": " << options.repetitions << " repetitions\n";
+  bench::runner run(model);
+  const std::string times = common::counted(options.repetitions, "repetition");
+  for (const bench::test& t : tests) {
+    std::cerr << t.name() << ": " << times << '\n';
     r.results.push_back(run.run(t, options.repetitions));
+  }
+  for (const std::int32_t shared : options.tests.shared_prefixes) {
+    std::cerr << bench::first_token{.shared = shared}.name() << ": " << times << '\n';
+    r.first_tokens.push_back(run.run_shared(shared, options.repetitions));
   }
   r.resident = resident_bytes();
   std::cerr << "measuring the machine again\n";
@@ -306,14 +225,24 @@ report measure(bench_options& options) {
 
 void add_options(CLI::App& app, bench_options& options) {
   options.load.add_to(app);
-  const auto lengths = [&](const char* name, std::vector<std::int32_t>& to, const char* help) {
-    app.add_option(name, to, help)->delimiter(',')->check(CLI::Range(0, 1 << 28));
+  const auto numbers = [&](const char* name, std::vector<std::int32_t>& to, std::int32_t least,
+                           std::int32_t most, const char* help) {
+    app.add_option(name, to, help)->delimiter(',')->check(CLI::Range(least, most));
   };
-  lengths("-p,--prompt", options.prompts,
+  const auto lengths = [&](const char* name, std::vector<std::int32_t>& to, const char* help) {
+    numbers(name, to, 0, 1 << 28, help);
+  };
+  lengths("-p,--prompt", options.tests.prompts,
           "lengths of prompts, 512,1024 (default: 512, or what the context allows; 0: none)");
-  lengths("-n,--generate", options.generations,
+  lengths("-n,--generate", options.tests.generations,
           "tokens to generate, one by one (default: 128, or what the context allows; 0: none)");
-  lengths("-d,--depth", options.depths, "tokens in the cache before each test (default: 0)");
+  lengths("-d,--depth", options.tests.depths, "tokens in the cache before each test (default: 0)");
+  numbers("-s,--sessions", options.tests.sessions, 1, 256,
+          "sessions that generate together, 1,8 (default: 1); tokens/s are those of all. With "
+          "more than 1 the scheduler runs them: tokens are drawn from their logits, too");
+  numbers("--shared-prefix", options.tests.shared_prefixes, 1, 1 << 28,
+          "also measure the time to the first token of a prompt of so many tokens and 16 more, "
+          "with and without another session that holds the first ones");
   app.add_option("-r,--repetitions", options.repetitions, "of each test")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000000));

@@ -97,41 +97,53 @@ CLI::Option* add_choice(CLI::App& app, const std::string& name,
       ->check(CLI::IsMember(names));
 }
 
-inline const std::map<std::string, nibble::kv_type>& kv_types() {
-  static const std::map<std::string, nibble::kv_type> all = {{"f16", nibble::kv_type::f16},
-                                                             {"f32", nibble::kv_type::f32}};
-  return all;
-}
 inline std::string name_of(nibble::kv_type type) {
-  for (const auto& [name, known] : kv_types()) {
-    if (known == type) return name;
+  return std::string(nibble::info_of(type).name);
+}
+// "f32, f16, ..."
+inline std::string kv_type_names() {
+  std::string names;
+  for (const auto& info : nibble::all_kv_types) {
+    if (!names.empty()) names += ", ";
+    names += info.name;
   }
-  return "?";
+  return names;
 }
 inline std::string name_of(nibble::activation_type type) {
   return type == nibble::activation_type::int8 ? "int8" : "float";
 }
 
-// "f16", or "f16,f16" for keys and values, which devices need in one type; `option` stands for it
-// in errors.
+// "a,b", or "a" for both; `option` stands for it in errors.
+inline std::pair<std::string, std::string> split_kv(const std::string& text) {
+  const std::size_t comma = text.find(',');
+  return {text.substr(0, comma), comma == text.npos ? text : text.substr(comma + 1)};
+}
+
+// "f16", or "q8,q4" for keys and values.
 inline void parse_kv(const std::string& option, const std::string& text,
                      nibble::plan_options& plan) {
-  const std::size_t comma = text.find(',');
-  const std::string key = text.substr(0, comma);
-  const std::string value = comma == text.npos ? key : text.substr(comma + 1);
-  const auto& all = kv_types();
-  if (!all.contains(key) || !all.contains(value)) {
-    std::string known;
-    for (const auto& [name, type] : all) known += (known.empty() ? "" : ", ") + name;
-    throw CLI::ValidationError(
-        option, "'" + nibble::gguf::printable(text) + "' is not a type; types are " + known);
-  }
-  if (key != value) {
-    throw CLI::ValidationError(option, "'" + text +
-                                           "' asks for keys and values of different types, which "
-                                           "no device has yet; one type was expected");
-  }
-  plan.key = plan.value = all.at(key);
+  const auto [key, value] = split_kv(text);
+  const auto type = [&](const std::string& name) {
+    const auto found = nibble::find_kv_type(name);
+    if (found) return *found;
+    throw CLI::ValidationError(option, "'" + nibble::gguf::printable(name) +
+                                           "' is not a type; types are " + kv_type_names());
+  };
+  plan.key = type(key);
+  plan.value = type(value);
+}
+
+// "on", "off", or "on,off" for keys and values.
+inline void parse_rotation(const std::string& option, const std::string& text,
+                           nibble::plan_options& plan) {
+  const auto [key, value] = split_kv(text);
+  const auto on = [&](const std::string& word) {
+    if (word == "on" || word == "off") return word == "on";
+    throw CLI::ValidationError(option, "'" + nibble::gguf::printable(word) +
+                                           "' is neither on nor off (one for both, or keys,values)");
+  };
+  plan.rotate_key = on(key);
+  plan.rotate_value = on(value);
 }
 
 inline CLI::Option* add_threads(CLI::App& app, std::int32_t& threads,
@@ -189,7 +201,14 @@ struct load_options {
     app.add_option_function<std::string>(
         own ? kv : kv + ",--kl-against",
         [this, kv](const std::string& text) { parse_kv(kv, text, model.plan); },
-        "elements of the KV cache, f16 or f32" + by_default(name_of(model.plan.key)));
+        "types of keys and values in the cache, one for both or K,V: " + kv_type_names() +
+            by_default(name_of(model.plan.key)));
+    const std::string rotation = "--" + prefix + "kv-rotation";
+    app.add_option_function<std::string>(
+        rotation,
+        [this, rotation](const std::string& text) { parse_rotation(rotation, text, model.plan); },
+        "rotate keys and values before they are stored, on or off, one for both or K,V" +
+            by_default("on for types below 16 bits"));
     app.add_option("--" + prefix + "isa", model.cpu.isa,
                    "instruction set" + by_default("NIBBLE_ISA, then the best"))
         ->check(is_isa);

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 #include <cstdio>
+#include <filesystem>
 #include <limits>
 #include <optional>
 #include <stop_token>
@@ -41,7 +42,7 @@ const char* to_text(nibble::finish_reason reason) {
     case nibble::finish_reason::max_tokens:
       return "the asked number of tokens was reached";
     case nibble::finish_reason::context_full:
-      return "the context is full (see --context)";
+      return "the context is full (see --context and --when-full)";
     case nibble::finish_reason::cancelled:
       return "cancelled";
     case nibble::finish_reason::none:
@@ -59,6 +60,9 @@ void show_timings(const nibble::session& session, const nibble::model& model) {
   };
   std::fprintf(stderr, "%-12s %8s        %9.3f s  (%s of weights)\n", "load", "",
                model.loading().seconds, nibble::to_text(model.loading().weight_bytes).c_str());
+  if (t.shared_tokens > 0) {
+    std::fprintf(stderr, "%-12s %8lld tokens\n", "known", static_cast<long long>(t.shared_tokens));
+  }
   row("prompt", t.prompt_tokens, t.prompt_seconds);
   row("generation", t.generated_tokens, t.generated_seconds);
 }
@@ -73,6 +77,8 @@ struct options {
   common::load_options load;
   nibble::sampling_options sampling;
   nibble::generate_options generate;
+  nibble::session_options session;
+  std::string session_path;
   std::optional<std::string> prompt;
   std::string system;
   bool chat = false, echo = false, verbose = false;
@@ -95,6 +101,23 @@ void add_options(CLI::App& app, options& o) {
   app.add_option("--stop", o.generate.stop, "end before this text; may be repeated")
       ->allow_extra_args(false)  // what follows the text may be the prompt
       ->check(common::not_empty);
+  using policy = nibble::context_policy;
+  common::add_choice<policy>(
+      app, "--when-full",
+      {{"stop", policy::stop}, {"shift", policy::shift}, {"slide", policy::slide}},
+      [&o](policy chosen) { o.session.when_full = chosen; },
+      "what to do when the context is full: end the text, drop half of the oldest tokens, or as "
+      "few "
+      "as can be (default: stop)");
+  app.add_option("--keep", o.session.keep,
+                 "tokens at the beginning that stay when others are dropped")
+      ->capture_default_str()
+      ->check(CLI::Range(0, common::most_context));
+  app.add_option("--session", o.session_path,
+                 "go on from the session saved in this file, if there is one, and save it there in "
+                 "the end")
+      ->check(common::not_empty)
+      ->excludes(chat);
   app.add_flag("-v,--verbose", o.verbose, "show the plan and the timings");
   common::sampling_group(app, o.sampling);
 }
@@ -149,15 +172,23 @@ nibble::model load(common::load_options& o) {
   return nibble::model(nibble::gguf::file(o.path), o.model);
 }
 
+nibble::session open_session(const nibble::model& model, const options& o) {
+  if (o.session_path.empty() || !std::filesystem::exists(o.session_path)) {
+    return nibble::session(model, o.sampling, o.session);
+  }
+  return nibble::session::load(model, o.session_path, o.sampling, o.session);
+}
+
 void generate(options& o) {
   common::as_usage([&] { nibble::validate(o.sampling); });  // before a long loading
   if (o.prompt == "-") o.prompt = common::read_standard_input();
   const nibble::model model = load(o.load);
   if (o.verbose) std::cerr << model.plan() << '\n';
-  nibble::session session(model, o.sampling);
+  nibble::session session = open_session(model, o);
   o.generate.cancel = interrupted.get_token();
   common::stop_on_interrupt(interrupted);
   const bool whole = o.chat ? chat(session, o) : continue_text(session, o);
+  if (!o.session_path.empty()) session.save(o.session_path);
   if (o.verbose) {
     std::cerr << "seed " << session.seed() << "\n";
     show_timings(session, model);

@@ -54,7 +54,8 @@ void complete_reference(program_options& options, const CLI::App& app) {
   common::load_options& to = options.against;
   const common::load_options& from = options.load;
   for (const char* option :
-       {"--against", "--against-activations", "--kl-against", "--against-isa"}) {
+       {"--against", "--against-activations", "--kl-against", "--against-kv-rotation",
+        "--against-isa"}) {
     options.compares = options.compares || app.count(option) > 0;
   }
   if (app.count("--against") == 0) to.path = from.path;
@@ -66,6 +67,10 @@ void complete_reference(program_options& options, const CLI::App& app) {
   if (app.count("--kl-against") == 0) {
     to.model.plan.key = from.model.plan.key;
     to.model.plan.value = from.model.plan.value;
+    if (app.count("--against-kv-rotation") == 0) {
+      to.model.plan.rotate_key = from.model.plan.rotate_key;
+      to.model.plan.rotate_value = from.model.plan.rotate_value;
+    }
   }
 }
 
@@ -100,9 +105,10 @@ class side {
 
   std::string settings(const common::load_options& load) const {
     const nibble::placement& plan = model_.plan();
+    const auto rotated = [](bool yes) { return yes ? " rotated" : ""; };
     return concat(load.path, " (", common::name_of(load.model.cpu.activations),
-                  " activations, keys ", common::name_of(plan.key), ", values ",
-                  common::name_of(plan.value), ", ", plan.devices[0].device.name, ", ",
+                  " activations, keys ", common::name_of(plan.kv.key), rotated(plan.kv.rotate_key),
+                  ", values ", common::name_of(plan.kv.value), rotated(plan.kv.rotate_value), ", ", plan.devices[0].device.name, ", ",
                   nibble::to_text(plan.devices[0].total()), ")");
   }
 
@@ -269,8 +275,11 @@ json to_json(const common::load_options& load, const side& s, const perplexity::
   const nibble::placement& plan = s.model().plan();
   return {{"path", load.path},
           {"activations", common::name_of(load.model.cpu.activations)},
-          {"key", common::name_of(plan.key)},
-          {"value", common::name_of(plan.value)},
+          {"key", common::name_of(plan.kv.key)},
+          {"value", common::name_of(plan.kv.value)},
+          {"key_rotated", plan.kv.rotate_key},
+          {"value_rotated", plan.kv.rotate_value},
+          {"kv_bytes_per_token", plan.kv.bytes_per_token()},
           {"device", plan.devices[0].device.name},
           {"weight_bytes", s.model().loading().weight_bytes},
           {"total_bytes", plan.devices[0].total()},

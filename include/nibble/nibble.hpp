@@ -8,6 +8,7 @@
 #include <nibble/engine/generation.hpp>
 #include <nibble/engine/model.hpp>
 #include <nibble/engine/sampler.hpp>
+#include <nibble/engine/scheduler.hpp>
 #include <nibble/engine/session.hpp>
 #include <nibble/gguf/file.hpp>
 #include <nibble/plan/placement.hpp>

@@ -5,10 +5,12 @@
 // whenever a greater logit turns up. A sink is a logit that takes part in the softmax but has no
 // value.
 //
-// Up to four queries take keys and values as they are stored. For more (heads that share them,
-// tokens of a prompt) a block's keys, then its values, become floats in memory once. Queries that
-// see the same tokens of a block are worked on by fours. Neither changes the order in which a
-// query's result is added up, so it does not depend on what is asked beside it.
+// For each block there are three steps that know nothing of each other: logits (attend_keys.hpp)
+// by the type of the keys, weights, and sums (attend_values.hpp) by the type of the values. Up to
+// four queries take keys and values as they are stored. For more (heads that share them, tokens of
+// a prompt) a block's keys, then its values, are unpacked to memory once. Queries that see the same
+// tokens of a block are worked on by fours. Neither changes the order in which a query's result is
+// added up, so it does not depend on what is asked beside it.
 //
 // Sequences are cut into segments of `attend_segment` tokens by their positions, whose parts are
 // added up in order, so that threads may have segments of their own without changing the result.
@@ -20,122 +22,18 @@
 
 #include <cstdint>
 
+#include "cpu/attend_block.hpp"
+#include "cpu/attend_keys.hpp"
+#include "cpu/attend_values.hpp"
 #include "cpu/kernel_table.hpp"
 #include "cpu/simd.hpp"
 #include "cpu/strip.hpp"
 
 namespace nibble::inline NIBBLE_ABI::kernels {
 
-using cpu::attend_block;
-
 using cpu::softmax_state;
 
 inline constexpr softmax_state nothing_seen = {-__builtin_inff(), 0};
-
-// What a query sees of a block: tokens [begin, end).
-struct seen_tokens {
-  int begin, end;
-  bool operator==(const seen_tokens&) const = default;
-};
-
-// p[q][t] = queries[q] . keys[t] for Tokens tokens from t on.
-template <typename Floats, int Queries, int Tokens, typename Storage>
-inline void query_keys(const cpu::attend_query* queries, const Storage* keys, std::int64_t length,
-                       float* p) {
-  constexpr auto width = static_cast<std::int64_t>(Floats::size);
-  Floats acc[Queries * Tokens];
-  NIBBLE_UNROLL for (Floats& a : acc) a = Floats(0.0f);
-  std::int64_t j = 0;
-  for (; j + width <= length; j += width) {
-    Floats k[Tokens];
-    NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
-      k[t] = load<Floats>(keys + t * length + j);
-    }
-    NIBBLE_UNROLL for (int q = 0; q < Queries; ++q) {
-      const Floats x = Floats::load_unaligned(queries[q].q + j);
-      NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
-        acc[q * Tokens + t] = mul_add(x, k[t], acc[q * Tokens + t]);
-      }
-    }
-  }
-  if (j < length) {
-    NIBBLE_UNROLL for (int q = 0; q < Queries; ++q) {
-      const Floats x = load_part<Floats>(queries[q].q + j, length - j);
-      NIBBLE_UNROLL for (int t = 0; t < Tokens; ++t) {
-        acc[q * Tokens + t] =
-            mul_add(x, load_part<Floats>(keys + t * length + j, length - j), acc[q * Tokens + t]);
-      }
-    }
-  }
-  float sums[Queries * Tokens];
-  lane_sums(acc, sums);
-  NIBBLE_UNROLL for (int q = 0; q < Queries; ++q) {
-    std::memcpy(p + q * attend_block, sums + q * Tokens, Tokens * sizeof(float));
-  }
-}
-
-// Tokens of a tile, whose sums fill half of the registers.
-template <typename Floats, int Queries>
-inline constexpr int attend_tokens = least(vector_registers<Floats> / 2 / Queries, 8);
-
-template <typename Floats, int Queries, typename Storage>
-inline void query_block(const cpu::attend_query* queries, const Storage* keys, std::int64_t length,
-                        seen_tokens seen, float* p) {
-  constexpr int tokens = attend_tokens<Floats, Queries>;
-  int t = seen.begin;
-  for (; t + tokens <= seen.end; t += tokens) {
-    query_keys<Floats, Queries, tokens>(queries, keys + t * length, length, p + t);
-  }
-  for (; t < seen.end; ++t) {
-    query_keys<Floats, Queries, 1>(queries, keys + t * length, length, p + t);
-  }
-}
-
-// out[j] = out[j] * keep + sum of p[t] * values[t][j] for `Vectors` vectors of columns from j on.
-template <typename Floats, int Queries, int Vectors, typename Storage>
-inline void add_values(const cpu::attend_query* queries, const float* keep, const float* p,
-                       const Storage* values, std::int64_t length, seen_tokens seen,
-                       std::int64_t j) {
-  constexpr auto width = static_cast<std::int64_t>(Floats::size);
-  Floats acc[Queries][Vectors];
-  NIBBLE_UNROLL for (int q = 0; q < Queries; ++q) {
-    NIBBLE_UNROLL for (int v = 0; v < Vectors; ++v) {
-      acc[q][v] = Floats::load_unaligned(queries[q].out + j + v * width) * Floats(keep[q]);
-    }
-  }
-  for (int t = seen.begin; t < seen.end; ++t) {
-    Floats x[Vectors];
-    NIBBLE_UNROLL for (int v = 0; v < Vectors; ++v) {
-      x[v] = load<Floats>(values + t * length + j + v * width);
-    }
-    NIBBLE_UNROLL for (int q = 0; q < Queries; ++q) {
-      const Floats weight(p[q * attend_block + t]);
-      NIBBLE_UNROLL for (int v = 0; v < Vectors; ++v) acc[q][v] = mul_add(weight, x[v], acc[q][v]);
-    }
-  }
-  NIBBLE_UNROLL for (int q = 0; q < Queries; ++q) {
-    NIBBLE_UNROLL for (int v = 0; v < Vectors; ++v) {
-      acc[q][v].store_unaligned(queries[q].out + j + v * width);
-    }
-  }
-}
-
-template <typename Floats, int Queries, typename Storage>
-inline void value_block(const cpu::attend_query* queries, const float* keep, const float* p,
-                        const Storage* values, std::int64_t length, seen_tokens seen) {
-  constexpr auto width = static_cast<std::int64_t>(Floats::size);
-  constexpr int vectors = Queries == 1 ? 4 : 2;
-  std::int64_t j = 0;
-  for (; j + vectors * width <= length; j += vectors * width) {
-    add_values<Floats, Queries, vectors>(queries, keep, p, values, length, seen, j);
-  }
-  for (; j + width <= length; j += width) {
-    add_values<Floats, Queries, 1>(queries, keep, p, values, length, seen, j);
-  }
-  for (; j < length; ++j) {
-    add_values<plain_floats<1>, Queries, 1>(queries, keep, p, values, length, seen, j);
-  }
-}
 
 template <typename Floats>
 inline float greatest_of(const float* p, seen_tokens seen, float greatest) {
@@ -177,96 +75,20 @@ inline float online_softmax(softmax_state& state, float* p, seen_tokens seen) {
   return keep;
 }
 
-// All queries over one block, whose first token is `first` of the pages' tokens.
+// The logits of all queries become weights; keep: see online_softmax().
 template <typename Floats>
-class block_attention {
- public:
-  block_attention(const cpu::attend_args& args, softmax_state* states)
-      : args_(args), states_(states) {}
-
-  // What the queries see of a block of n tokens; false if that is nothing.
-  bool begin(std::int64_t first, int n) {
-    all_ = {n, 0};
-    for (int q = 0; q < args_.n_queries; ++q) {
-      const cpu::attend_query& query = args_.queries[q];
-      const std::int64_t begin = query.begin - first, end = query.end - first;
-      seen_tokens& seen = seen_[q];
-      seen = {begin > 0 ? static_cast<int>(least<std::int64_t>(begin, n)) : 0,
-              end > 0 ? static_cast<int>(least<std::int64_t>(end, n)) : 0};
-      if (seen.begin >= seen.end) continue;
-      all_ = {least(all_.begin, seen.begin), seen.end > all_.end ? seen.end : all_.end};
+inline void weigh(const seen_block& block, softmax_state* states, float* keep) {
+  const float softcap = block.args().softcap;
+  block.each([&](int q, float* p, seen_tokens seen) {
+    if (softcap != 0) {
+      const Floats cap(softcap);
+      map<Floats>(
+          seen.end - seen.begin, p + seen.begin,
+          [&](const Floats& x) { return cap * tanh(x / cap); },
+          static_cast<const float*>(p + seen.begin));
     }
-    return all_.begin < all_.end;
-  }
-  // What is seen by any of them.
-  seen_tokens all() const { return all_; }
-
-  template <typename Storage>
-  void weigh(const Storage* keys, float* p) {
-    by_fours([&]<int Queries>(std::integral_constant<int, Queries>, int q) {
-      query_block<Floats, Queries>(args_.queries + q, keys, args_.key_length, seen_[q],
-                                   p + q * attend_block);
-    });
-    for (int q = 0; q < args_.n_queries; ++q, p += attend_block) {
-      const seen_tokens seen = seen_[q];
-      if (seen.begin >= seen.end) continue;
-      if (args_.softcap != 0) {
-        const Floats cap(args_.softcap);
-        map<Floats>(
-            seen.end - seen.begin, p + seen.begin,
-            [&](const Floats& x) { return cap * tanh(x / cap); },
-            static_cast<const float*>(p + seen.begin));
-      }
-      keep_[q] = online_softmax<Floats>(states_[q], p, seen);
-    }
-  }
-
-  template <typename Storage>
-  void add(const Storage* values, const float* p) {
-    by_fours([&]<int Queries>(std::integral_constant<int, Queries>, int q) {
-      value_block<Floats, Queries>(args_.queries + q, keep_ + q, p + q * attend_block, values,
-                                   args_.value_length, seen_[q]);
-    });
-  }
-
- private:
-  // f(constant 4 or 1, first query): all queries that see something.
-  template <typename Function>
-  void by_fours(Function f) {
-    for (int q = 0; q < args_.n_queries;) {
-      const seen_tokens seen = seen_[q];
-      const bool four = q + 4 <= args_.n_queries && seen_[q + 1] == seen && seen_[q + 2] == seen &&
-                        seen_[q + 3] == seen;
-      if (seen.begin < seen.end) {
-        if (four) {
-          f(std::integral_constant<int, 4>{}, q);
-        } else {
-          f(std::integral_constant<int, 1>{}, q);
-        }
-      }
-      q += four ? 4 : 1;
-    }
-  }
-
-  const cpu::attend_args& args_;
-  softmax_state* states_;
-  seen_tokens seen_[cpu::attend_queries];
-  float keep_[cpu::attend_queries];
-  seen_tokens all_{};
-};
-
-// Rows [seen] of `length` values as floats, in place or in `to`: the address of row 0.
-template <typename Floats>
-inline const float* rows_as_floats(const float* rows, std::int64_t, seen_tokens, float*) {
-  return rows;
-}
-template <typename Floats>
-inline const float* rows_as_floats(const half* rows, std::int64_t length, seen_tokens seen,
-                                   float* to) {
-  const std::int64_t first = seen.begin * length;
-  map<Floats>((seen.end - seen.begin) * length, to + first, [](const Floats& x) { return x; },
-              rows + first);
-  return to;
+    keep[q] = online_softmax<Floats>(states[q], p, seen);
+  });
 }
 
 // Adds a segment to those before it: the order of operations is the same whoever adds them.
@@ -301,12 +123,10 @@ inline void finish_query(const softmax_state& state, const float* sink, std::int
 }
 
 // Pages of keys and values that are walked through by segments.
-template <typename Arch, typename Storage>
+template <typename Floats>
 class segment_walk {
  public:
-  using floats = typename Arch::floats;
-
-  explicit segment_walk(const cpu::attend_args& args) : args_(args) {}
+  explicit segment_walk(const cpu::attend_args& args) : args_(args), block_(args) {}
 
   bool at_end() const { return page_ == args_.n_pages; }
 
@@ -316,10 +136,9 @@ class segment_walk {
       states[q] = nothing_seen;
       for (std::int64_t j = 0; j < args_.value_length; ++j) args_.queries[q].out[j] = 0;
     }
-    block_attention<floats> block(args_, states);
     const std::int64_t segment = segment_of(at_);
     for (; page_ < args_.n_pages && segment_of(at_) == segment; ++page_) {
-      add_page(block, args_.pages[page_]);
+      add_page(args_.pages[page_], states);
       at_ += args_.pages[page_].count;
     }
   }
@@ -329,44 +148,37 @@ class segment_walk {
     return (args_.first + token) / cpu::attend_segment;
   }
 
-  void add_page(block_attention<floats>& block, const cpu::kv_page& page) {
-    const std::int64_t key_length = args_.key_length, value_length = args_.value_length;
-    const auto* const keys = static_cast<const Storage*>(page.key);
-    const auto* const values = static_cast<const Storage*>(page.value);
-    float* const p = args_.scratch;
-    float* const rows = args_.scratch + cpu::attend_queries * attend_block;
+  void add_page(const cpu::kv_page& page, softmax_state* states) {
+    const auto key = static_cast<row_type>(args_.key_type);
+    const auto value = static_cast<row_type>(args_.value_type);
     for (std::int64_t at = 0; at < page.count; at += attend_block) {
       const int n = static_cast<int>(least<std::int64_t>(attend_block, page.count - at));
-      if (!block.begin(at_ + at, n)) continue;
-      const Storage* const key = keys + at * key_length;
-      const Storage* const value = values + at * value_length;
-      if (args_.n_queries <= 4) {  // who uses a row once need not keep it
-        block.weigh(key, p);
-        block.add(value, p);
-      } else {
-        block.weigh(rows_as_floats<floats>(key, key_length, block.all(), rows), p);
-        block.add(rows_as_floats<floats>(value, value_length, block.all(), rows), p);
-      }
+      if (!block_.begin(at_ + at, n)) continue;
+      float keep[cpu::attend_queries];
+      make_logits<Floats>(block_, rows_from(key, page.key, args_.key_length, at), page.turned);
+      weigh<Floats>(block_, states, keep);
+      add_values_of<Floats>(block_, keep, rows_from(value, page.value, args_.value_length, at));
     }
   }
 
   const cpu::attend_args& args_;
+  seen_block block_;
   std::int64_t page_ = 0, at_ = 0;  // the next page, and its first token
 };
 
-// See cpu::attend_args; keys and values are arrays of Storage.
-template <typename Arch, typename Storage>
+// See cpu::attend_args.
+template <typename Arch>
 void attend(const cpu::attend_args& args) {
   using floats = typename Arch::floats;
   const std::int64_t length = args.value_length;
-  segment_walk<Arch, Storage> walk(args);
+  round_queries(args);
+  segment_walk<floats> walk(args);
   if (args.states) return walk.next(args.states);
 
   softmax_state states[cpu::attend_queries];
   walk.next(states);
   if (!walk.at_end()) {
-    float* const totals = args.scratch + cpu::attend_queries * attend_block +
-                          attend_block * (args.key_length > length ? args.key_length : length);
+    float* const totals = args.scratch + attend_scratch(args.key_length, length).totals;
     softmax_state total[cpu::attend_queries];
     for (int q = 0; q < args.n_queries; ++q) total[q] = nothing_seen;
     for (;;) {

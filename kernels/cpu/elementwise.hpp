@@ -222,22 +222,4 @@ void add_scaled(const float* x, float scale, std::int64_t n, float* out) {
       static_cast<const float*>(out));
 }
 
-template <typename Arch>
-void to_f16(const float* x, std::int64_t n, void* out) {
-  auto* to = static_cast<half*>(out);
-  std::int64_t i = 0;
-#if defined(__F16C__)
-  for (; i + 8 <= n; i += 8) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i),
-                     _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
-  }
-#elif defined(NIBBLE_NEON)
-  for (; i + 4 <= n; i += 4) {
-    vst1_u16(reinterpret_cast<std::uint16_t*>(to + i),
-             vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(x + i))));
-  }
-#endif
-  for (; i < n; ++i) to[i] = to_half(x[i]);
-}
-
 }  // namespace nibble::inline NIBBLE_ABI::kernels

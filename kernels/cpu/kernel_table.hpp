@@ -61,11 +61,20 @@ using matmul_q8_fn = void (*)(const packed_rows& rows, const q8_matrix& x, std::
 using matmul_f32_fn = void (*)(const weight_rows& rows, const float* x, std::int64_t x_stride,
                                std::int64_t tokens, float* out, std::int64_t out_stride);
 
-// One head's page of keys and values: rows of consecutive tokens.
+// How many types keys and values may have, and which; kv_type in device/kv_type.hpp.
+inline constexpr int kv_types = 7;
+
+// Rows of one head: consecutive tokens' codes, and their scales (f16) if the type has some.
+struct kv_rows {
+  const void* codes;
+  const void* scales;
+};
+
+// One head's page of keys and values, or a part of it.
 struct kv_page {
-  const void* key;    // [count, key_length]
-  const void* value;  // [count, value_length]
-  std::int32_t count;
+  kv_rows key, value;
+  std::int32_t count;  // of tokens
+  bool turned;         // its logits are made with attend_query::q_turned
 };
 
 // Tokens of a page whose logits are held at once, and queries that are worked on at once.
@@ -83,6 +92,7 @@ struct softmax_state {
 // A query head of a token.
 struct attend_query {
   const float* q;           // [key_length], already scaled
+  const float* q_turned;    // the same for pages that are `turned`; null if there are none
   float* out;               // [value_length]
   std::int64_t begin, end;  // of the pages' tokens, those that it sees: at least one
   const float* sink;        // a logit without a value; null: none
@@ -90,15 +100,15 @@ struct attend_query {
 
 // Queries over pages of the key/value head that they share.
 struct attend_args {
+  std::int32_t key_type, value_type;  // kv_type
   const attend_query* queries;
   std::int32_t n_queries;  // at most attend_queries
-  const kv_page* pages;
+  const kv_page* pages;    // none lies in two segments
   std::int64_t n_pages;
-  std::int64_t first;  // position of the pages' first token
+  std::int64_t first;  // index of the pages' first token in its sequence; segments go by it
   std::int32_t key_length, value_length;
-  float softcap;  // 0: none
-  // [attend_queries * (attend_block + value_length) + attend_block * the greater length]
-  float* scratch;
+  float softcap;   // 0: none
+  float* scratch;  // attend_scratch_floats (attend_scratch.hpp)
   // null, or [n_queries]: the pages are of one segment, and what `out` gets is a part for
   // join_segments(), without sinks
   softmax_state* states;
@@ -134,9 +144,13 @@ struct kernel_table {
   // out += scale * x
   void (*add_scaled)(const float* x, float scale, std::int64_t n, float* out);
 
-  void (*to_f16)(const float* x, std::int64_t n, void* out);
-  void (*attend_f32)(const attend_args& args);
-  void (*attend_f16)(const attend_args& args);
+  // By kv_type: a row of n values to codes and scales, and back.
+  void (*store_row[kv_types])(const float* x, std::int64_t n, void* codes, void* scales);
+  void (*load_row[kv_types])(const void* codes, const void* scales, std::int64_t n, float* out);
+  // The Walsh-Hadamard transform of each block of the greatest power of two that divides n, in
+  // place; orthonormal, so it undoes itself.
+  void (*hadamard)(float* x, std::int64_t n);
+  void (*attend)(const attend_args& args);
   // out = what a query sees of its n segments, in order; parts: [n, value_length]
   void (*join_segments)(const softmax_state* states, const float* parts, std::int64_t n,
                         const float* sink, std::int64_t value_length, float* out);

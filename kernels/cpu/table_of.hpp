@@ -6,6 +6,7 @@
 #include "cpu/attend.hpp"
 #include "cpu/elementwise.hpp"
 #include "cpu/kernel_table.hpp"
+#include "cpu/kv_rows.hpp"
 #include "cpu/matmul_f32.hpp"
 #include "cpu/matmul_q8_tile.hpp"
 
@@ -20,6 +21,12 @@ constexpr void add_format(cpu::kernel_table& table) {
   }
   table.matmul_f32[index_of<F>] = matmul_f32<Arch, F>;
   table.decode[index_of<F>] = decode<Arch, F>;
+}
+
+template <typename Arch, int... Types>
+constexpr void add_row_types(cpu::kernel_table& table, std::integer_sequence<int, Types...>) {
+  ((table.store_row[Types] = store_row<row_type{Types}>), ...);
+  ((table.load_row[Types] = load_row<Arch, row_type{Types}>), ...);
 }
 
 template <typename Arch, typename... Fs>
@@ -39,9 +46,9 @@ constexpr cpu::kernel_table make_table(const char* isa, type_list<Fs...>) {
   table.gate[2] = gate<Arch, relu_squared>;
   table.gate[3] = gate<Arch, swiglu_clamped>;
   table.add_scaled = add_scaled<Arch>;
-  table.to_f16 = to_f16<Arch>;
-  table.attend_f32 = attend<Arch, float>;
-  table.attend_f16 = attend<Arch, half>;
+  add_row_types<Arch>(table, std::make_integer_sequence<int, cpu::kv_types>{});
+  table.hadamard = hadamard;
+  table.attend = attend<Arch>;
   table.join_segments = join_segments<Arch>;
   return table;
 }

@@ -91,16 +91,21 @@ void cpu_backend::fill_weight(const weight& placed, row_range rows, const std::b
   packing_.pack(placed, rows, from, weights_.data() + (placed.data - weights_.data()));
 }
 
-std::size_t cpu_backend::cache_bytes(const kv_layout& layout) const {
-  return cpu_kv_cache::bytes_for(layout);
+std::size_t cpu_backend::cache_bytes(const kv_layout& layout,
+                                     std::span<const std::int32_t> pages) const {
+  return cpu_kv_cache::bytes_for(layout, pages);
 }
 
-std::unique_ptr<kv_cache> cpu_backend::make_cache(const kv_layout& layout) {
-  auto cache = std::make_unique<cpu_kv_cache>(layout, this);
-  const auto pages = static_cast<std::size_t>(pages_for(layout.n_ctx));
+std::unique_ptr<kv_cache> cpu_backend::make_cache(const kv_layout& layout,
+                                                  std::span<const std::int32_t> pages) {
+  auto cache = std::make_unique<cpu_kv_cache>(layout, pages, this);
+  // a sequence has at most all of them; ends of segments and a gap cut some in two
+  std::int64_t most = 0;
+  for (const std::int32_t n : pages) most = std::max<std::int64_t>(most, n);
+  const std::int64_t cuts = most * kv_page_tokens / cpu::attend_segment + 2;
   const std::lock_guard lock(running_);
   for (auto& list : page_lists_) {
-    if (list.size() < pages) list.resize(pages);
+    list.resize(std::max(list.size(), static_cast<std::size_t>(most + cuts)));
   }
   return cache;
 }

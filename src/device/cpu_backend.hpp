@@ -29,8 +29,10 @@ class cpu_backend final : public backend {
   weight place_weight(const tensor_view& tensor) override;
   void fill_weight(const weight& placed, row_range rows, const std::byte* from) override;
 
-  std::size_t cache_bytes(const kv_layout& layout) const override;
-  std::unique_ptr<kv_cache> make_cache(const kv_layout& layout) override;
+  std::size_t cache_bytes(const kv_layout& layout,
+                          std::span<const std::int32_t> pages) const override;
+  std::unique_ptr<kv_cache> make_cache(const kv_layout& layout,
+                                       std::span<const std::int32_t> pages) override;
 
   std::size_t workspace_bytes(const recording& steps, program_limits limits) const override;
   std::unique_ptr<program> make_program(recording steps, program_limits limits) override;
@@ -54,7 +56,7 @@ class cpu_backend final : public backend {
   std::atomic<std::size_t> weights_used_{0};
 
   std::mutex running_;  // guards what follows, and the team
-  // Pages that a head looks at, by thread; as long as the longest cache has pages.
+  // Parts of pages that a head looks at, by thread; as long as the greatest cache may need.
   std::vector<std::vector<cpu::kv_page>> page_lists_;
 };
 

@@ -1,5 +1,6 @@
 #include "device/cpu_batch_check.hpp"
 
+#include <algorithm>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
 #include <variant>
@@ -27,18 +28,7 @@ void check_tokens(const batch& work, const batch_needs& needs) {
   }
 }
 
-void check_cache(const batch_chunk& chunk, std::size_t index, const batch_needs& needs,
-                 const void* owner) {
-  const auto* const cache = dynamic_cast<const cpu_kv_cache*>(chunk.cache);
-  if (!chunk.cache) refuse("chunk ", index, " has no cache");
-  if (!cache || cache->owner() != owner) {
-    refuse("the cache of chunk ", index, " was made by another backend");
-  }
-  const kv_layout& layout = cache->layout();
-  if (std::int64_t{chunk.n_past} + chunk.count > layout.n_ctx) {
-    refuse("chunk ", index, " puts ", chunk.count, " tokens after ", chunk.n_past,
-           "; its cache has room for ", layout.n_ctx);
-  }
+void check_layers(const kv_layout& layout, std::size_t index, const batch_needs& needs) {
   for (const auto& [layer, shape] : needs.layers) {
     const auto at = static_cast<std::size_t>(layer);
     if (at >= layout.layers.size()) {
@@ -52,7 +42,46 @@ void check_cache(const batch_chunk& chunk, std::size_t index, const batch_needs&
              l.key_length, " and ", l.value_length, "; the program needs ", shape.n_head_kv, " of ",
              shape.key_length, " and ", shape.value_length);
     }
+    if (l.window != 0 && (shape.window == 0 || shape.window > l.window)) {
+      refuse("layer ", layer, " of the cache of chunk ", index, " keeps ", l.window,
+             " tokens; the program looks at ", shape.window == 0 ? "all" : "more");
+    }
   }
+}
+
+// Every token that is to be seen or written has a page.
+void check_pages(const batch_chunk& chunk, std::size_t index, const kv_cache& cache) {
+  const kv_table& table = *chunk.table;
+  const std::int64_t end = std::int64_t{chunk.n_past} + chunk.count;
+  for (std::size_t g = 0; g < cache.groups().size(); ++g) {
+    const std::int32_t window = cache.groups()[g].window;
+    std::int64_t i =
+        window > 0 ? std::max(std::int64_t{chunk.n_past} + 1 - window, std::int64_t{0}) : 0;
+    while (i < end) {
+      const std::int64_t place = table.place(i);
+      const page_id page = table.groups[g].at(place / kv_page_tokens);
+      if (page < 0 || page >= cache.pages(g)) {
+        refuse("chunk ", index, " has no page for token ", i, " of its sequence; ", chunk.count,
+               " follow ", chunk.n_past);
+      }
+      const std::int64_t next = i + kv_page_tokens - place % kv_page_tokens;
+      i = i < table.keep && next > table.keep ? table.keep : next;
+    }
+  }
+}
+
+void check_cache(const batch_chunk& chunk, std::size_t index, const batch_needs& needs,
+                 const void* owner) {
+  const auto* const cache = dynamic_cast<const cpu_kv_cache*>(chunk.cache);
+  if (!chunk.cache) refuse("chunk ", index, " has no cache");
+  if (!cache || cache->owner() != owner) {
+    refuse("the cache of chunk ", index, " was made by another backend");
+  }
+  check_layers(cache->layout(), index, needs);
+  if (!chunk.table || chunk.table->groups.size() != cache->groups().size()) {
+    refuse("chunk ", index, " has no table of pages for the groups of its cache");
+  }
+  check_pages(chunk, index, *cache);
 }
 
 void check_chunks(const batch& work, const batch_needs& needs, const void* owner) {
@@ -69,8 +98,8 @@ void check_chunks(const batch& work, const batch_needs& needs, const void* owner
     check_cache(c, i, needs, owner);
     for (std::size_t j = 0; j < i; ++j) {
       const batch_chunk& other = work.chunks[j];
-      if (other.cache != c.cache) continue;
-      refuse("chunks ", j, " and ", i, " use one cache; a sequence is one chunk of a batch");
+      if (other.table != c.table) continue;
+      refuse("chunks ", j, " and ", i, " use one table; a sequence is one chunk of a batch");
     }
   }
   if (covered != static_cast<std::int64_t>(work.tokens.size())) {
@@ -106,7 +135,8 @@ batch_needs find_needs(const recording& r, program_limits limits) {
     }
     if (const auto* const attend = std::get_if<attend_step>(&s)) {
       const attention_spec& a = attend->spec;
-      needs.layers.push_back({attend->layer, {a.n_head_kv, a.key_length, a.value_length}});
+      needs.layers.push_back(
+          {attend->layer, {a.n_head_kv, a.key_length, a.value_length, a.window}});
     }
   }
   return needs;

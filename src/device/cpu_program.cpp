@@ -81,7 +81,9 @@ void cpu_program::submit(const batch& work) {
     // without attention the caches are not looked at, and may be another backend's
     auto* const cache = needs_.layers.empty() ? nullptr : static_cast<cpu_kv_cache*>(c.cache);
     for (std::int32_t i = 0; i < c.count; ++i) {
-      places_[static_cast<std::size_t>(c.first + i)] = {cache, c.n_past + i};
+      const std::int64_t index = std::int64_t{c.n_past} + i;
+      places_[static_cast<std::size_t>(c.first + i)] = {cache, c.table, index,
+                                                        c.table ? c.table->place(index) : index};
     }
   }
   tokens_ = static_cast<std::int64_t>(work.tokens.size());

@@ -4,6 +4,7 @@
 #include <nibble/base/checked.hpp>
 #include <variant>
 
+#include "cpu/attend_scratch.hpp"
 #include "device/cpu_weights.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
@@ -48,7 +49,7 @@ class scratch_needs {
     }
   }
 
-  std::int64_t row = 0, q8_row = 0, attend = 0;  // a thread's
+  std::int64_t row = 0, q8_row = 0, attend = 0, turned = 0, value = 0;  // a thread's
   // shared
   std::int64_t q8 = 0, normed = 0, pairs = 0, pair_starts = 0, attend_parts = 0, attend_outs = 0;
   std::vector<const rope_spec*> ropes;  // distinct
@@ -83,9 +84,9 @@ class scratch_needs {
   }
 
   void add(const attend_step& s) {
-    const std::int64_t longer = std::max(s.spec.key_length, s.spec.value_length);
-    grow(attend, cpu::attend_queries * (cpu::attend_block + s.spec.value_length) +
-                     cpu::attend_block * longer);
+    grow(attend, attend_scratch_floats(s.spec.key_length, s.spec.value_length));
+    grow(turned, std::int64_t{cpu::attend_queries} * s.spec.key_length);
+    grow(value, s.spec.value_length);
     grow(attend_parts, s.spec.n_head * segments());
     grow(attend_outs, s.spec.n_head * segments() * s.spec.value_length);
     const rope_spec& rope = s.spec.rope;
@@ -97,8 +98,8 @@ class scratch_needs {
 
   std::int64_t segments() const { return attend_segments(limits_); }
   static void grow(std::int64_t& most, std::int64_t n) { most = std::max(most, n); }
-  std::int64_t width(value v) const { return r_.info(v).width; }
-  std::int64_t rows(value v) const {
+  std::int64_t width(nibble::value v) const { return r_.info(v).width; }
+  std::int64_t rows(nibble::value v) const {
     return r_.info(v).rows == value_rows::per_token ? limits_.max_tokens : limits_.max_outputs;
   }
   bool any(const std::vector<linear>& outputs, bool q8_wanted) const {
@@ -141,8 +142,11 @@ cpu_program_memory lay_out_program(const recording& r, program_limits limits,
   m.attend_outs = space.take<float>(needs.attend_outs);
   for (const rope_spec* spec : needs.ropes) {
     const auto n = static_cast<std::int64_t>(spec->frequencies.size()) * limits.max_tokens;
-    float* const cosine = space.take<float>(n);
-    m.ropes.push_back({spec, cosine, space.take<float>(n)});
+    rope_table table{.spec = spec};
+    for (float** part : {&table.cosine, &table.sine, &table.back_cosine, &table.back_sine}) {
+      *part = space.take<float>(n);
+    }
+    m.ropes.push_back(table);
   }
   for (int i = 0; i < threads; ++i) {
     thread_scratch t;
@@ -150,6 +154,8 @@ cpu_program_memory lay_out_program(const recording& r, program_limits limits,
     t.q8 = space.take_q8(needs.q8_row);
     t.tile = space.take<float>(tile_floats);
     t.attend = space.take<float>(needs.attend);
+    t.turned = space.take<float>(needs.turned);
+    t.value = space.take<float>(needs.value);
     if (needs.q8 > 0) t.product = space.take<std::byte>(cpu::product_scratch_bytes);
     m.threads.push_back(t);
   }

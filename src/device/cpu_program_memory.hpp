@@ -21,10 +21,12 @@ struct q8_buffer {
   std::int16_t* sum = nullptr;
 };
 
-// Cosines and sines, [tokens, frequencies], of one distinct rope_spec.
+// Cosines and sines, [tokens, frequencies], of one distinct rope_spec; and those that turn a query
+// back over tokens that were dropped, filled where there are some.
 struct rope_table {
   const rope_spec* spec = nullptr;
   float *cosine = nullptr, *sine = nullptr;
+  float *back_cosine = nullptr, *back_sine = nullptr;
 };
 
 // Whether two rotations have the same sines and cosines; their pairing may differ.
@@ -40,6 +42,8 @@ struct thread_scratch {
   float* tile = nullptr;  // [tile_floats]: a part of a product before it is added or scattered
   std::byte* product = nullptr;  // [cpu::product_scratch_bytes]
   float* attend = nullptr;       // cpu::attend_args::scratch
+  float* turned = nullptr;       // [cpu::attend_queries, key_length]: attend_query::q_turned
+  float* value = nullptr;        // [value_length]
 };
 
 // How many results are computed at a time. Of many tokens: with int8 activations as many rows as

@@ -35,7 +35,11 @@ inline index_range share(std::int64_t n, int thread, int threads, std::int64_t u
 // Where a token stands.
 struct token_place {
   cpu_kv_cache* cache = nullptr;
-  std::int32_t position = 0;
+  const kv_table* table = nullptr;
+  std::int64_t index = 0;  // in its sequence
+  std::int64_t place = 0;  // kv_table::place(index); what RoPE turns it by
+  // Tokens that are gone from between those kept and this one.
+  std::int64_t dropped() const noexcept { return place - index; }
 };
 
 // What changes from run to run.

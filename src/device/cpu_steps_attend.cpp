@@ -22,11 +22,16 @@ class cpu_rope_tables final : public cpu_step {
       const auto n = static_cast<std::int64_t>(table.spec->frequencies.size());
       const index_range mine = share(state.tokens * n, thread, state.threads());
       for (std::int64_t i = mine.begin; i < mine.end; ++i) {
+        const token_place& at = state.places[i / n];
         const double frequency = table.spec->frequencies[static_cast<std::size_t>(i % n)];
-        const double angle = state.places[i / n].position * frequency;
+        const double angle = static_cast<double>(at.place) * frequency;
         const double magnitude = static_cast<double>(table.spec->magnitude);
         table.cosine[i] = static_cast<float>(std::cos(angle) * magnitude);
         table.sine[i] = static_cast<float>(std::sin(angle) * magnitude);
+        if (at.dropped() == 0) continue;
+        const double back = -static_cast<double>(at.dropped()) * frequency;
+        table.back_cosine[i] = static_cast<float>(std::cos(back));
+        table.back_sine[i] = static_cast<float>(std::sin(back));
       }
     }
   }
@@ -68,18 +73,18 @@ class cpu_attend final : public cpu_step {
   // A piece is a key/value head, or a segment of one where heads are few for the threads.
   void run_single(const cpu_run& state, int thread) const {
     const std::int64_t kv_heads = spec_.n_head_kv;
-    const std::int64_t first = first_page(state.places[0].position) * kv_page_tokens;
-    const std::int64_t first_segment = first / cpu::attend_segment;
-    const std::int64_t n = state.places[0].position / cpu::attend_segment + 1 - first_segment;
+    const token_place& at = state.places[0];
+    const std::int64_t first_segment = first_seen(at) / cpu::attend_segment;
+    const std::int64_t n = at.index / cpu::attend_segment + 1 - first_segment;
     if (n == 1 || n > memory_.segments || kv_heads >= 4 * state.threads()) {
       queue_.take(kv_heads, thread, state.threads(), [&](std::int64_t kv) {
-        prepare(state, 0, kv);
+        prepare(state, thread, 0, kv);
         attend(state, thread, kv, {0, 1});
       });
       return;
     }
     const index_range mine = share(kv_heads, thread, state.threads(), 1);
-    for (std::int64_t kv = mine.begin; kv < mine.end; ++kv) prepare(state, 0, kv);
+    for (std::int64_t kv = mine.begin; kv < mine.end; ++kv) prepare(state, thread, 0, kv);
     state.team->barrier();
     queue_.take(kv_heads * n, thread, state.threads(), [&](std::int64_t piece) {
       attend_segment(state, thread, piece / n, first_segment + piece % n, n, piece % n);
@@ -87,9 +92,11 @@ class cpu_attend final : public cpu_step {
     state.team->barrier();
     const index_range heads = share(spec_.n_head, thread, state.threads(), 1);
     for (std::int64_t h = heads.begin; h < heads.end; ++h) {
+      float* const out = out_.row(0) + h * spec_.value_length;
       kernels_.join_segments(memory_.attend_states + h * n,
                              memory_.attend_outs + h * n * spec_.value_length, n, sink(h),
-                             spec_.value_length, out_.row(0) + h * spec_.value_length);
+                             spec_.value_length, out);
+      if (at.cache->layout().rotate_value) kernels_.hadamard(out, spec_.value_length);
     }
   }
 
@@ -106,7 +113,9 @@ class cpu_attend final : public cpu_step {
       }
     }
     const index_range some = share(n * kv_heads, thread, state.threads(), 1);
-    for (std::int64_t i = some.begin; i < some.end; ++i) prepare(state, i / kv_heads, i % kv_heads);
+    for (std::int64_t i = some.begin; i < some.end; ++i) {
+      prepare(state, thread, i / kv_heads, i % kv_heads);
+    }
     state.team->barrier();
     std::int64_t n_groups = 0;
     while (groups[n_groups] < n) ++n_groups;
@@ -117,47 +126,59 @@ class cpu_attend final : public cpu_step {
   }
 
   // One key/value head of one token and the query heads that share it.
-  void prepare(const cpu_run& state, std::int64_t t, std::int64_t kv) const {
+  void prepare(const cpu_run& state, int thread, std::int64_t t, std::int64_t kv) const {
+    const token_place& at = state.places[t];
+    const bool rotate = at.cache->layout().rotate_key;
     float* const key = k_.row(t) + kv * spec_.key_length;
     turn(key, k_norm_, t);
-    store(state.places[t], kv, key, v_.row(t) + kv * spec_.value_length);
-    const float scale = query_scale(state.places[t].position);
+    if (rotate) kernels_.hadamard(key, spec_.key_length);
+    store(at, thread, kv, key, v_.row(t) + kv * spec_.value_length);
+    const float scale = query_scale(at.index);
     for (std::int64_t h = kv * heads_per_kv_; h < (kv + 1) * heads_per_kv_; ++h) {
       float* const query = q_.row(t) + h * spec_.key_length;
       turn(query, q_norm_, t);
       for (std::int32_t i = 0; i < spec_.key_length; ++i) query[i] *= scale;
+      if (rotate) kernels_.hadamard(query, spec_.key_length);
     }
   }
 
   void turn(float* head, const std::optional<cpu_norm>& norm, std::int64_t t) const {
     if (norm) kernels_.rms_norm(head, norm->gain, norm->epsilon, spec_.key_length, head);
+    rope(head, rope_.cosine, rope_.sine, t);
+  }
+
+  void rope(float* head, const float* cosine, const float* sine, std::int64_t t) const {
     if (spec_.rope.style == rope_style::none) return;
     const auto n = static_cast<std::int64_t>(spec_.rope.frequencies.size());
     const auto rotate =
         spec_.rope.style == rope_style::norm ? kernels_.rope_norm : kernels_.rope_neox;
-    rotate(head, rope_.cosine + t * n, rope_.sine + t * n, n);
+    rotate(head, cosine + t * n, sine + t * n, n);
   }
 
-  float query_scale(std::int32_t position) const {
+  float query_scale(std::int64_t index) const {
     if (spec_.temperature_scale == 0) return spec_.scale;
-    const double periods = std::floor(static_cast<double>(position) / spec_.temperature_period);
+    const double periods = std::floor(static_cast<double>(index) / spec_.temperature_period);
     return static_cast<float>(spec_.scale *
                               (1.0 + spec_.temperature_scale * std::log(1.0 + periods)));
   }
 
-  void store(const token_place& at, std::int64_t kv, const float* key, const float* value) const {
-    const std::int64_t page = at.position / kv_page_tokens;
-    const auto row = static_cast<std::size_t>(at.position % kv_page_tokens);
-    std::byte* const keys = at.cache->keys(page, layer_, kv) + row * at.cache->key_row(layer_);
-    std::byte* const values =
-        at.cache->values(page, layer_, kv) + row * at.cache->value_row(layer_);
-    if (at.cache->layout().key == kv_type::f16) {
-      kernels_.to_f16(key, spec_.key_length, keys);
-      kernels_.to_f16(value, spec_.value_length, values);
-    } else {
-      std::memcpy(keys, key, at.cache->key_row(layer_));
-      std::memcpy(values, value, at.cache->value_row(layer_));
+  void store(const token_place& at, int thread, std::int64_t kv, const float* key,
+             const float* value) const {
+    const kv_layout& layout = at.cache->layout();
+    const auto& layer = at.cache->layer(layer_);
+    const page_id page = at.table->groups[layer.group].at(at.place / kv_page_tokens);
+    const std::int64_t row = at.place % kv_page_tokens;
+    if (layout.rotate_value) {
+      float* const rotated = memory_.threads[static_cast<std::size_t>(thread)].value;
+      std::copy_n(value, spec_.value_length, rotated);
+      kernels_.hadamard(rotated, spec_.value_length);
+      value = rotated;
     }
+    const auto put = [&](kv_type type, const float* x, std::int64_t n, const cpu_kv_rows& to) {
+      kernels_.store_row[static_cast<int>(type)](x, n, to.codes, to.scales);
+    };
+    put(layout.key, key, spec_.key_length, at.cache->keys(layer, page, kv, row));
+    put(layout.value, value, spec_.value_length, at.cache->values(layer, page, kv, row));
   }
 
   // Tokens [t, end) are attended together: they follow each other in one sequence, and their
@@ -166,8 +187,7 @@ class cpu_attend final : public cpu_step {
     const std::int64_t most = std::max<std::int64_t>(cpu::attend_queries / heads_per_kv_, 1);
     std::int64_t end = t + 1;
     while (end < state.tokens && end - t < most &&
-           state.places[end].cache == state.places[t].cache &&
-           state.places[end].position == state.places[end - 1].position + 1) {
+           state.places[end].table == state.places[t].table) {
       ++end;
     }
     return end;
@@ -176,31 +196,36 @@ class cpu_attend final : public cpu_step {
   // The query heads of one key/value head for a group of tokens.
   void attend(const cpu_run& state, int thread, std::int64_t kv, index_range tokens) const {
     const token_place& first = state.places[tokens.begin];
-    const std::int64_t page = first_page(first.position);
-    const std::int64_t end = state.places[tokens.end - 1].position + 1;
+    const std::int64_t end = state.places[tokens.end - 1].index + 1;
     cpu::attend_query queries[cpu::attend_queries];
-    cpu::attend_args args = args_for(state, thread, first, kv, page, end);
+    cpu::attend_args args = args_for(state, thread, first, kv, first_seen(first), end);
     args.queries = queries;
+    const auto run = [&] {
+      kernels_.attend(args);
+      for (std::int32_t i = 0; i < args.n_queries; ++i) {
+        if (first.cache->layout().rotate_value) {
+          kernels_.hadamard(queries[i].out, spec_.value_length);
+        }
+      }
+      args.n_queries = 0;
+    };
     for (std::int64_t t = tokens.begin; t < tokens.end; ++t) {
       for (std::int64_t h = kv * heads_per_kv_; h < (kv + 1) * heads_per_kv_; ++h) {
-        queries[args.n_queries++] = query(state, t, h, args.first);
-        if (args.n_queries < cpu::attend_queries) continue;
-        run_kernel(first, args);
-        args.n_queries = 0;
+        const std::int32_t i = args.n_queries++;
+        queries[i] = query(state, thread, t, h, args.first, i);
+        if (args.n_queries == cpu::attend_queries) run();
       }
     }
-    if (args.n_queries > 0) run_kernel(first, args);
+    if (args.n_queries > 0) run();
   }
 
   // The same of a single token for one segment, the i-th of n that it sees.
   void attend_segment(const cpu_run& state, int thread, std::int64_t kv, std::int64_t segment,
                       std::int64_t n, std::int64_t i) const {
-    constexpr std::int64_t pages = cpu::attend_segment / kv_page_tokens;
     const token_place& at = state.places[0];
-    const std::int64_t page = std::max(first_page(at.position), segment * pages);
-    const std::int64_t end =
-        std::min<std::int64_t>(at.position + 1, (segment + 1) * cpu::attend_segment);
-    cpu::attend_args args = args_for(state, thread, at, kv, page, end);
+    const std::int64_t begin = std::max(first_seen(at), segment * cpu::attend_segment);
+    const std::int64_t end = std::min(at.index + 1, (segment + 1) * cpu::attend_segment);
+    cpu::attend_args args = args_for(state, thread, at, kv, begin, end);
     for (std::int64_t h = kv * heads_per_kv_; h < (kv + 1) * heads_per_kv_;) {
       cpu::attend_query queries[cpu::attend_queries];
       cpu::softmax_state states[cpu::attend_queries];
@@ -209,24 +234,29 @@ class cpu_attend final : public cpu_step {
       args.n_queries = 0;
       const std::int64_t first = h;
       for (; h < (kv + 1) * heads_per_kv_ && args.n_queries < cpu::attend_queries; ++h) {
-        cpu::attend_query& q = queries[args.n_queries++] = query(state, 0, h, args.first);
+        const std::int32_t at_query = args.n_queries++;
+        cpu::attend_query& q = queries[at_query];
+        q = query(state, thread, 0, h, args.first, at_query);
         q.out = memory_.attend_outs + (h * n + i) * spec_.value_length;
       }
-      run_kernel(at, args);
+      kernels_.attend(args);
       for (std::int64_t j = first; j < h; ++j) {
         memory_.attend_states[j * n + i] = states[j - first];
       }
     }
   }
 
-  // All but the queries: the pages of a key/value head from `page` up to position `end`.
+  // All but the queries: the pages of a key/value head for tokens [begin, end).
   cpu::attend_args args_for(const cpu_run& state, int thread, const token_place& at,
-                            std::int64_t kv, std::int64_t page, std::int64_t end) const {
+                            std::int64_t kv, std::int64_t begin, std::int64_t end) const {
     auto& pages = (*state.page_lists)[static_cast<std::size_t>(thread)];
+    const kv_layout& layout = at.cache->layout();
     cpu::attend_args args{};
+    args.key_type = static_cast<std::int32_t>(layout.key);
+    args.value_type = static_cast<std::int32_t>(layout.value);
     args.pages = pages.data();
-    args.n_pages = list_pages(at, kv, page, end, pages.data());
-    args.first = page * kv_page_tokens;
+    args.first = first_listed(*at.table, begin);
+    args.n_pages = list_pages(at, kv, args.first, end, pages.data());
     args.key_length = spec_.key_length;
     args.value_length = spec_.value_length;
     args.softcap = spec_.softcap;
@@ -234,42 +264,74 @@ class cpu_attend final : public cpu_step {
     return args;
   }
 
-  void run_kernel(const token_place& at, const cpu::attend_args& args) const {
-    const auto run =
-        at.cache->layout().key == kv_type::f16 ? kernels_.attend_f16 : kernels_.attend_f32;
-    run(args);
-  }
-
   const float* sink(std::int64_t head) const {
     return spec_.sinks ? floats_of(*spec_.sinks) + head : nullptr;
   }
 
-  // The page of the first token that one at this position sees.
-  std::int64_t first_page(std::int64_t position) const {
-    return spec_.window > 0
-               ? std::max<std::int64_t>(position + 1 - spec_.window, 0) / kv_page_tokens
-               : 0;
+  // The first token that this one sees.
+  std::int64_t first_seen(const token_place& at) const {
+    return spec_.window > 0 ? std::max<std::int64_t>(at.index + 1 - spec_.window, 0) : 0;
   }
 
-  // One query head of one token; `from`: position of the pages' first token. A token sees itself
-  // and those before it, inside the window.
-  cpu::attend_query query(const cpu_run& state, std::int64_t t, std::int64_t head,
-                          std::int64_t from) const {
-    const std::int64_t end = std::int64_t{state.places[t].position} + 1;
-    const std::int64_t begin = spec_.window > 0 ? std::max<std::int64_t>(end - spec_.window, 0) : 0;
-    return {q_.row(t) + head * spec_.key_length, out_.row(t) + head * spec_.value_length,
-            begin - from, end - from, sink(head)};
+  // One query head of one token, the i-th of a call; `from`: index of the pages' first token. A
+  // token sees itself and those before it, inside the window.
+  cpu::attend_query query(const cpu_run& state, int thread, std::int64_t t, std::int64_t head,
+                          std::int64_t from, std::int32_t i) const {
+    const token_place& at = state.places[t];
+    const float* const q = q_.row(t) + head * spec_.key_length;
+    return {q,
+            turned_back(at, thread, t, q, i),
+            out_.row(t) + head * spec_.value_length,
+            first_seen(at) - from,
+            at.index + 1 - from,
+            sink(head)};
   }
 
-  // Pages from `page` on up to position `end`.
-  std::int64_t list_pages(const token_place& at, std::int64_t kv, std::int64_t page,
+  // The query as it looks at tokens before the gap, null if there is none: at its index, not at its
+  // place.
+  const float* turned_back(const token_place& at, int thread, std::int64_t t, const float* q,
+                           std::int32_t i) const {
+    if (at.dropped() == 0 || at.table->keep == 0) return nullptr;
+    float* const turned = memory_.threads[static_cast<std::size_t>(thread)].turned +
+                          std::int64_t{i} * spec_.key_length;
+    std::copy_n(q, spec_.key_length, turned);
+    const bool rotated = at.cache->layout().rotate_key;
+    if (rotated) kernels_.hadamard(turned, spec_.key_length);  // undone, and done again
+    rope(turned, rope_.back_cosine, rope_.back_sine, t);
+    if (rotated) kernels_.hadamard(turned, spec_.key_length);
+    return turned;
+  }
+
+  // Where the part of a page begins that has this token: at its page's, its segment's, or the gap's
+  // end. What is listed together does not depend on who asks.
+  static std::int64_t first_listed(const kv_table& table, std::int64_t index) {
+    const std::int64_t page = index - table.place(index) % kv_page_tokens;
+    const std::int64_t segment = index / cpu::attend_segment * cpu::attend_segment;
+    const bool behind = table.dropped > 0 && index >= table.keep;
+    return std::max({page, segment, behind ? std::int64_t{table.keep} : 0});
+  }
+
+  // Parts of pages with tokens [index, end).
+  std::int64_t list_pages(const token_place& at, std::int64_t kv, std::int64_t index,
                           std::int64_t end, cpu::kv_page* pages) const {
+    const kv_table& table = *at.table;
+    const auto& layer = at.cache->layer(layer_);
+    const kv_table::group& group = table.groups[layer.group];
     std::int64_t count = 0;
-    for (; page * kv_page_tokens < end; ++page) {
-      const std::int64_t tokens =
-          std::min<std::int64_t>(end - page * kv_page_tokens, kv_page_tokens);
-      pages[count++] = {at.cache->keys(page, layer_, kv), at.cache->values(page, layer_, kv),
-                        static_cast<std::int32_t>(tokens)};
+    while (index < end) {
+      const std::int64_t place = table.place(index), row = place % kv_page_tokens;
+      const bool before_gap = table.dropped > 0 && index < table.keep;
+      std::int64_t next = std::min({index + kv_page_tokens - row, end,
+                                    (index / cpu::attend_segment + 1) * cpu::attend_segment});
+      if (before_gap) next = std::min<std::int64_t>(next, table.keep);
+      const page_id page = group.at(place / kv_page_tokens);
+      const cpu_kv_rows key = at.cache->keys(layer, page, kv, row);
+      const cpu_kv_rows value = at.cache->values(layer, page, kv, row);
+      pages[count++] = {{key.codes, key.scales},
+                        {value.codes, value.scales},
+                        static_cast<std::int32_t>(next - index),
+                        before_gap};
+      index = next;
     }
     return count;
   }

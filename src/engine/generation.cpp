@@ -3,39 +3,12 @@
 #include <algorithm>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
-#include <nibble/text/text_stream.hpp>
 #include <utility>
 
 #include "base/memory_for.hpp"
-#include "engine/state.hpp"
-#include "engine/stop_filter.hpp"
+#include "engine/generation_state.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
-
-struct generation::state {
-  session::state* of;
-  std::vector<token> prompt;
-  bool anew;  // the prompt is the whole text, not what comes after the session's
-  generate_options options;
-  text_stream stream;
-  stop_filter filter;
-  std::optional<nibble::sampler> own = {};  // if the options are this generation's own
-  std::string piece = {};
-  std::int32_t generated = 0;
-  bool begun = false, over = false;  // over: nothing more will be given out
-  finish_reason reason = finish_reason::none;
-
-  void begin();
-  void advance();
-  nibble::sampler& sampler() { return own ? *own : of->sampler; }
-
- private:
-  void finish(finish_reason why);
-  std::size_t keep_shared();
-  // Appends to the session; false if that was cancelled.
-  bool append(std::span<const token> tokens);
-  void take(token id);
-};
 
 bool generation::state::append(std::span<const token> tokens) {
   try {
@@ -48,17 +21,32 @@ bool generation::state::append(std::span<const token> tokens) {
   }
 }
 
-void generation::state::begin() {
-  if (std::exchange(begun, true)) return;
+// Of a text that does not fit as a whole, where that is wanted: what stays, and the end.
+void generation::state::shorten() {
+  const std::int64_t context = of->loaded->plan.context;
+  if (of->can_take(prompt.size(), context) || of->options.when_full == context_policy::stop) return;
+  const std::int64_t keep = of->options.keep, rest = (context - keep) / 2;
+  prompt.erase(prompt.begin() + keep, prompt.end() - std::max<std::int64_t>(rest, 1));
+}
+
+std::span<const token> generation::state::start() {
+  begun = true;
+  if (anew) shorten();
   const std::size_t known = anew ? keep_shared() : 0;
-  const bool nothing_new = prompt.empty() && !of->pending && !of->logits.empty();
-  if (nothing_new || append(std::span(prompt).subspan(known))) advance();
+  return std::span<const token>(prompt).subspan(known);
+}
+
+void generation::state::begin() {
+  if (begun) return;
+  const std::span<const token> rest = start();
+  const bool nothing_new = rest.empty() && !of->pending && !of->logits.empty();
+  if (nothing_new || append(rest)) advance();
 }
 
 // Truncates the session to the beginning that it shares with the prompt; one token at least is left
 // to compute, because its logits are needed.
 std::size_t generation::state::keep_shared() {
-  of->check(prompt, 0);  // before anything is lost
+  of->check(prompt, true);  // before anything is lost
   const std::vector<token>& held = of->tokens;
   const std::size_t limit = std::min(held.size(), prompt.size() - 1);
   const auto differs = std::mismatch(
@@ -76,7 +64,8 @@ void generation::state::finish(finish_reason why) {
   piece += filter.flush();
 }
 
-void generation::state::take(token id) {
+void generation::state::take_next() {
+  const token id = of->sample(sampler());
   of->pending = id;
   if (of->loaded->tokenizer->is_end_of_generation(id)) return finish(finish_reason::end_of_text);
   ++generated;
@@ -84,19 +73,22 @@ void generation::state::take(token id) {
   if (filter.stopped()) finish(finish_reason::stop_string);
 }
 
+void generation::state::look_for_end() {
+  if (options.cancel.stop_requested()) {
+    finish(finish_reason::cancelled);
+  } else if (options.max_tokens > 0 && generated >= options.max_tokens) {
+    finish(finish_reason::max_tokens);
+  } else if (of->pending && !of->can_take(1, of->room())) {
+    finish(finish_reason::context_full);
+  }
+}
+
 // Generates until there is a piece to give out, or the end.
 void generation::state::advance() {
   piece.clear();
   while (piece.empty() && reason == finish_reason::none) {
-    if (options.cancel.stop_requested()) {
-      finish(finish_reason::cancelled);
-    } else if (options.max_tokens > 0 && generated >= options.max_tokens) {
-      finish(finish_reason::max_tokens);
-    } else if (of->pending && of->room() < 1) {
-      finish(finish_reason::context_full);
-    } else if (!of->pending || append({})) {
-      take(of->sample(sampler()));
-    }
+    look_for_end();
+    if (reason == finish_reason::none && (!of->pending || append({}))) take_next();
   }
   over = piece.empty();
 }

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <exception>
 #include <nibble/base/concat.hpp>
+#include <nibble/base/fingerprint.hpp>
 #include <nibble/formats/decode.hpp>
 #include <system_error>
 #include <thread>
@@ -126,6 +127,18 @@ class importer {
   std::exception_ptr failure_;  // written by the one thread that set failed_
 };
 
+// Which model it is: what the tensors are called, how they look, and how their data begin.
+std::string fingerprint_of(const gguf::file& file) {
+  nibble::fingerprint print;
+  for (const gguf::tensor_info& tensor : file.tensors()) {
+    print.add(tensor.name);
+    print.add(static_cast<std::uint64_t>(tensor.view.format));
+    for (const std::uint64_t n : tensor.view.shape.extent) print.add(n);
+    print.add({tensor.view.data, std::min<std::size_t>(tensor.bytes, 64)});
+  }
+  return print.text();
+}
+
 }  // namespace
 
 void model::state::load(const gguf::file& file, const model_options& options) {
@@ -140,7 +153,13 @@ void model::state::load(const gguf::file& file, const model_options& options) {
   if (nibble::has_tokenizer(file)) tokenizer.emplace(file);
   device = make_cpu_backend(options.cpu);
   plan = nibble::plan(definition, *device, options.plan);
-  kv = definition.kv(plan.key, plan.value, plan.context);
+  cache = device->make_cache(plan.kv, plan.kv_pages);
+  pages = std::make_unique<page_pool>(
+      cache->groups(), plan.kv_pages,
+      [to = cache.get()](std::size_t group, page_id from, page_id page) {
+        to->copy_page(group, from, page);
+      });
+  fingerprint = fingerprint_of(file);
   device->reserve_weights(plan.devices[0].weights);
   importer(file, definition.needs, *device, weights).run(options.progress);
   table.layers.resize(static_cast<std::size_t>(hp.n_layer));

@@ -5,7 +5,9 @@
 #include <mutex>
 #include <nibble/engine/model.hpp>
 #include <nibble/engine/session.hpp>
+#include <nibble/kv/page_pool.hpp>
 #include <optional>
+#include <string>
 #include <vector>
 
 namespace nibble::inline NIBBLE_ABI {
@@ -19,7 +21,10 @@ struct model::state {
   std::unique_ptr<backend> device;
   std::deque<weight> weights;  // a deque: the table and the program point at its elements
   weight_table table;
-  kv_layout kv;
+  std::string fingerprint;  // of the model: numbers, formats, and the beginnings of its tensors
+
+  std::unique_ptr<kv_cache> cache;
+  std::unique_ptr<page_pool> pages;
 
   std::mutex running;  // the program has one workspace
   std::unique_ptr<nibble::program> program;
@@ -31,31 +36,62 @@ struct model::state {
   sampler make_sampler(const sampling_options& options) const;
 };
 
+// What a session holds. Tokens whose keys and values are in the cache come first; those behind them
+// wait to be computed.
 struct session::state {
   std::shared_ptr<model::state> loaded;
-  std::unique_ptr<kv_cache> cache;
+  session_options options;
   nibble::sampler sampler;
-  std::vector<token> tokens;     // in the cache
-  std::optional<token> pending;  // given out by a generation, not in the cache yet
-  std::vector<token> next;       // being appended; kept, so that a token costs no allocation
-  std::vector<float> logits;     // of the last token, [n_vocab]
+  kv_sequence sequence;
+  std::vector<token> tokens;
+  std::size_t cached = 0;        // of the tokens
+  std::optional<token> pending;  // given out by a generation, not among the tokens yet
+  std::vector<float> logits;     // of the last token, [n_vocab]; empty: not known
   session_timings timings;
 
-  std::int32_t room() const {
-    return loaded->plan.context - static_cast<std::int32_t>(tokens.size());
-  }
-  // Computes one batch and copies the wanted logits to `out`, [outputs, n_vocab].
-  void run(std::span<const token> tokens, std::span<const std::int32_t> outputs,
-           std::vector<float>& out);
+  state(std::shared_ptr<model::state> of, nibble::sampler by, const session_options& options);
+  state(const state& other);  // a fork
+  ~state();
+
   // What session's functions of these names do.
-  void append(std::span<const token> tokens, std::stop_token cancel);
-  void append(std::span<const token> tokens, const logits_visitor& visit);
+  void append(std::span<const token> more, std::stop_token cancel);
+  void append(std::span<const token> more, const logits_visitor& visit);
   token sample(nibble::sampler& by);
   void truncate(std::int32_t count);
-  // Puts the pending token, if there is one, before these. Valid until its next call.
-  std::span<const token> with_pending(std::span<const token> tokens);
-  // Throws error (invalid_argument) if these tokens cannot follow `held` ones.
-  void check(std::span<const token> tokens, std::size_t held) const;
+  void shift(std::int32_t keep, std::int32_t drop);
+  void save(const std::filesystem::path& path) const;
+  // What the session holds is lost, also if this throws.
+  void load(const std::filesystem::path& path);
+
+  // The parts of append(). Queues the pending token, if there is one, and these; makes room for
+  // them if the session's policy allows, and looks for pages that hold the first ones already, at
+  // most `reuse` tokens. Throws error (invalid_argument); nothing has changed then.
+  void queue(std::span<const token> more, std::size_t reuse = ~std::size_t{0});
+  // Gives the sequence pages for the next `count` tokens that wait. Throws error (out_of_memory).
+  batch_chunk prepare(std::size_t count);
+  // They have been computed.
+  void complete(std::size_t count);
+  // Takes back tokens that were queued after so many, with what was pending then, as far as they
+  // have not been computed.
+  void take_back(std::size_t before, std::optional<token> pending_before);
+  std::size_t waiting() const noexcept { return tokens.size() - cached; }
+
+  // Tokens that fit in without dropping any.
+  std::int64_t room() const;
+  // Throws error (invalid_argument) if they cannot follow the tokens that are held, or with `anew`
+  // take their place.
+  void check(std::span<const token> more, bool anew) const;
+  // Whether so many fit into this room, after dropping others if the policy allows.
+  bool can_take(std::size_t more, std::int64_t room) const;
+  void make_room(std::size_t more);
+
+ private:
+  // Computes one batch of tokens that wait; outputs are indices in it. Gives their logits,
+  // [outputs, n_vocab], valid while `running` is locked.
+  template <typename Visit>
+  void compute(std::size_t count, std::span<const std::int32_t> outputs, Visit visit);
+  // Everything is to be computed again.
+  void forget_pages();
 };
 
 }  // namespace nibble::inline NIBBLE_ABI

@@ -119,13 +119,15 @@ model_definition::model_definition(const gguf::file& file) {
 }
 
 kv_layer model_definition::kv(std::int32_t layer) const {
-  return {.n_head_kv = hp.layers[static_cast<std::size_t>(layer)].n_head_kv,
+  const layer_hparams& l = hp.layers[static_cast<std::size_t>(layer)];
+  return {.n_head_kv = l.n_head_kv,
           .key_length = hp.key_length,
-          .value_length = hp.value_length};
+          .value_length = hp.value_length,
+          .window = l.window};
 }
 
-kv_layout model_definition::kv(kv_type key, kv_type value, std::int32_t n_ctx) const {
-  kv_layout layout{.layers = {}, .key = key, .value = value, .n_ctx = n_ctx};
+kv_layout model_definition::kv(kv_type key, kv_type value) const {
+  kv_layout layout{.layers = {}, .key = key, .value = value};
   for (std::int32_t layer = 0; layer < hp.n_layer; ++layer) layout.layers.push_back(kv(layer));
   return layout;
 }

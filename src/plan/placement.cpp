@@ -3,6 +3,7 @@
 #include <nibble/base/bytes.hpp>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
+#include <nibble/kv/page_pool.hpp>
 #include <nibble/plan/placement.hpp>
 #include <ostream>
 
@@ -13,7 +14,7 @@ namespace nibble::inline NIBBLE_ABI {
 namespace {
 
 constexpr std::int32_t default_context = 4096;
-constexpr std::int32_t max_batch = 1 << 16;
+constexpr std::int32_t max_batch = 1 << 16, max_sessions = 256;
 
 std::int32_t choose_context(const hparams& hp, const plan_options& options, placement& out) {
   if (options.context < 0 || options.context > (1 << 28)) {
@@ -35,6 +36,45 @@ std::int32_t choose_context(const hparams& hp, const plan_options& options, plac
                                  " that the model was trained for; text may degrade beyond them."));
   }
   return options.context;
+}
+
+// Why keys or values cannot be rotated, as the end of a sentence; empty if they can.
+std::string obstacle_to_rotation(const kv_layout& layout, bool key) {
+  for (const kv_layer& layer : layout.layers) {
+    if (layer.kind == kv_kind::latent) {
+      return "the model makes keys and values from one row, which must stay as it is";
+    }
+    const std::int32_t length = key ? layer.key_length : layer.value_length;
+    if (layer.kind == kv_kind::rows && length % 8 != 0) {
+      return concat("heads have ", length, " values, which 8 does not divide");
+    }
+  }
+  return {};
+}
+
+bool choose_rotation(const kv_layout& layout, bool key, std::optional<bool> wanted,
+                     placement& out) {
+  const char* const what = key ? "keys" : "values";
+  const bool usual = has_scales(key ? layout.key : layout.value);
+  if (!wanted.value_or(usual)) return false;
+  const std::string obstacle = obstacle_to_rotation(layout, key);
+  if (obstacle.empty()) return true;
+  if (wanted) {
+    throw error(errc::unsupported, concat("a rotation of ", what, " was asked for, but ", obstacle,
+                                          ". Leave it off for this model."));
+  }
+  out.reasons.push_back(concat("The ", what, " are not rotated: ", obstacle, "."));
+  return false;
+}
+
+void choose_kv(const model_definition& model, const backend& device, const plan_options& options,
+               placement& out) {
+  out.kv = model.kv(options.key, options.value);
+  out.kv.rotate_key = choose_rotation(out.kv, true, options.rotate_key, out);
+  out.kv.rotate_value = choose_rotation(out.kv, false, options.rotate_value, out);
+  out.kv_pages =
+      pages_of_sessions(group_layers(out.kv), out.context, out.limits.max_tokens, out.sessions);
+  out.devices[0].kv = device.cache_bytes(out.kv, out.kv_pages);
 }
 
 block_id owner(const block_id& block) {
@@ -90,18 +130,22 @@ placement make_plan(const model_definition& model, const backend& device,
                 concat("a batch of ", options.batch,
                        " tokens was asked for; it must be between 1 and ", max_batch, "."));
   }
+  if (options.sessions < 1 || options.sessions > max_sessions) {
+    throw error(errc::invalid_argument,
+                concat("room for ", options.sessions,
+                       " sessions was asked for; it must be between 1 and ", max_sessions, "."));
+  }
   placement out;
   out.devices.push_back({.device = device.info()});
   out.context = choose_context(model.hp, options, out);
-  out.key = options.key;
-  out.value = options.value;
+  out.sessions = options.sessions;
   const std::int32_t batch = std::min(options.batch, out.context);
   out.limits = {.max_tokens = batch,
-                .max_outputs = options.all_logits ? batch : 1,
+                .max_outputs = options.all_logits ? batch : std::min(options.sessions, batch),
                 .max_context = out.context};
   count_weights(model, device, out);
-  out.cost = count_token_cost(model, device, out.key, out.value);
-  out.devices[0].kv = device.cache_bytes(model.kv(out.key, out.value, out.context));
+  out.cost = count_token_cost(model, device, options.key, options.value);
+  choose_kv(model, device, options, out);
   out.devices[0].workspace = count_workspace(model, device, out.limits);
   if (!model.unused.empty()) {
     out.reasons.push_back(
@@ -139,9 +183,12 @@ std::ostream& operator<<(std::ostream& out, const placement& p) {
     column(to_text(use.workspace)), column(to_text(use.total()));
     out << '\n';
   }
-  const auto name = [](kv_type t) { return t == kv_type::f16 ? "f16" : "f32"; };
-  out << "context " << p.context << " tokens, keys " << name(p.key) << ", values " << name(p.value)
-      << '\n';
+  const auto rotated = [](bool yes) { return yes ? " rotated" : ""; };
+  out << "context " << p.context << " tokens";
+  if (p.sessions > 1) out << " for each of " << p.sessions << " sessions";
+  out << ", keys " << info_of(p.kv.key).name << rotated(p.kv.rotate_key) << ", values "
+      << info_of(p.kv.value).name << rotated(p.kv.rotate_value) << ", " << p.kv.bytes_per_token()
+      << " bytes a token\n";
   for (const std::string& reason : p.reasons) out << "- " << reason << '\n';
   out.flags(flags);
   return out;

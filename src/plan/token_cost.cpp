@@ -49,7 +49,7 @@ token_cost count_token_cost(const model_definition& model, const backend& device
   }
   cost.macs += static_cast<std::uint64_t>(expert_macs);
   for (std::int32_t layer = 0; layer < hp.n_layer; ++layer) {
-    const kv_layout one{.layers = {model.kv(layer)}, .key = key, .value = value, .n_ctx = 1};
+    const kv_layout one{.layers = {model.kv(layer)}, .key = key, .value = value};
     cost.kv.push_back({one.bytes_per_token(), hp.layers[static_cast<std::size_t>(layer)].window});
   }
   return cost;

@@ -94,14 +94,26 @@ inline matrix_rows random_rows(std::size_t n, std::size_t width, unsigned seed =
   return out;
 }
 
-// A backend, one program on it, and a cache for each sequence.
+// A cache's layout, and how many tokens a sequence may have.
+struct cache_shape {
+  nibble::kv_layout layout;
+  std::int32_t n_ctx = 0;
+};
+
+// A backend, one program on it, and a cache for all sequences.
 class runner {
  public:
+  static constexpr int max_sequences = 4;
+
   runner(const nibble::recording& r, weight_store& weights, nibble::cpu_options options,
-         nibble::program_limits limits, const nibble::kv_layout& layout = {})
-      : backend_(nibble::make_cpu_backend(options)), layout_(layout) {
+         nibble::program_limits limits, const cache_shape& shape = {})
+      : backend_(nibble::make_cpu_backend(options)), n_ctx_(shape.n_ctx) {
     weights.import_into(*backend_);
     program_ = backend_->make_program(r, limits);
+    if (n_ctx_ == 0) return;
+    const auto pages = static_cast<std::int32_t>(nibble::pages_for(n_ctx_) * max_sequences);
+    cache_ = backend_->make_cache(
+        shape.layout, std::vector<std::int32_t>(nibble::group_layers(shape.layout).size(), pages));
   }
 
   std::vector<float> run(const reference_batch& b, const matrix_rows& input = {}) {
@@ -112,7 +124,7 @@ class runner {
     }
     std::vector<nibble::batch_chunk> chunks;
     for (const auto& c : b.chunks) {
-      chunks.push_back({cache(c.sequence), c.first, c.count, c.n_past});
+      chunks.push_back({cache(), table(c.sequence), c.first, c.count, c.n_past});
     }
     program_->submit({b.tokens, chunks, b.outputs});
     program_->wait();
@@ -120,10 +132,19 @@ class runner {
     return {out.begin(), out.end()};
   }
 
-  nibble::kv_cache* cache(int sequence) {
-    auto& c = caches_[sequence];
-    if (!c && layout_.n_ctx > 0) c = backend_->make_cache(layout_);
-    return c.get();
+  nibble::kv_cache* cache() { return cache_.get(); }
+  // A sequence's pages, the last ones first.
+  nibble::kv_table* table(int sequence) {
+    auto& t = tables_[sequence];
+    if (!t) {
+      t = std::make_unique<nibble::kv_table>();
+      const auto n = static_cast<std::int32_t>(nibble::pages_for(n_ctx_));
+      t->groups.resize(cache_ ? cache_->groups().size() : 0);
+      for (auto& group : t->groups) {
+        for (std::int32_t i = n; i-- > 0;) group.tail.push_back(sequence * n + i);
+      }
+    }
+    return t.get();
   }
   nibble::backend& backend() { return *backend_; }
   nibble::program& program() { return *program_; }
@@ -131,8 +152,9 @@ class runner {
  private:
   std::unique_ptr<nibble::backend> backend_;
   std::unique_ptr<nibble::program> program_;
-  nibble::kv_layout layout_;
-  std::map<int, std::unique_ptr<nibble::kv_cache>> caches_;
+  std::int32_t n_ctx_;
+  std::unique_ptr<nibble::kv_cache> cache_;
+  std::map<int, std::unique_ptr<nibble::kv_table>> tables_;
 };
 
 // One sequence, all tokens from the start, all outputs wanted.

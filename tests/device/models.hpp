@@ -18,12 +18,14 @@ struct small_model {
   float temperature_scale = 0;
   nibble::gate_kind gate = nibble::gate_kind::silu;
 
-  nibble::kv_layout layout(std::int32_t n_ctx, nibble::kv_type type = nibble::kv_type::f32) const {
-    nibble::kv_layout l;
-    l.layers.assign(static_cast<std::size_t>(n_layer), {n_head_kv, key_length, value_length});
-    l.key = l.value = type;
-    l.n_ctx = n_ctx;
-    return l;
+  cache_shape layout(std::int32_t n_ctx, nibble::kv_type type = nibble::kv_type::f32) const {
+    cache_shape c;
+    for (int layer = 0; layer < n_layer; ++layer) {
+      c.layout.layers.push_back({n_head_kv, key_length, value_length, layer % 2 == 0 ? window : 0});
+    }
+    c.layout.key = c.layout.value = type;
+    c.n_ctx = n_ctx;
+    return c;
   }
 
   nibble::recording record(weight_store& w) const {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -47,10 +48,58 @@ inline double dot(const std::vector<double>& a, const double* b) {
   return std::inner_product(a.begin(), a.end(), b, 0.0);
 }
 
+// As a Walsh-Hadamard transform is defined: entry (i, j) of the matrix is 1 / sqrt(n), negative
+// where i and j have an odd number of bits in common.
+inline void hadamard_of_blocks(double* x, std::size_t length) {
+  const std::size_t n = length & (~length + 1);
+  for (std::size_t first = 0; first < length; first += n) {
+    const std::vector<double> in(x + first, x + first + n);
+    for (std::size_t i = 0; i < n; ++i) {
+      double sum = 0;
+      for (std::size_t j = 0; j < n; ++j) sum += std::popcount(i & j) % 2 == 0 ? in[j] : -in[j];
+      x[first + i] = sum / std::sqrt(static_cast<double>(n));
+    }
+  }
+}
+
+// A row of a head as a cache of this type gives it back.
+inline void store_and_load(double* x, std::size_t length, nibble::kv_type type, bool rotated) {
+  if (rotated) hadamard_of_blocks(x, length);
+  std::vector<float> row(x, x + length);
+  const auto& info = nibble::info_of(type);
+  if (nibble::has_scales(type)) {
+    const auto n = static_cast<std::int64_t>(length);
+    std::vector<std::byte> codes(nibble::code_bytes(type, n));
+    std::vector<nibble::half> scales(nibble::scale_bytes(type, n) / sizeof(nibble::half));
+    nibble::quantise_head_row(row.data(), n, info.bits, info.values_of_scale, codes.data(),
+                              scales.data());
+    nibble::decode_head_row(codes.data(), scales.data(), n, info.bits, info.values_of_scale,
+                            row.data());
+  }
+  for (float& e : row) {
+    if (type == nibble::kv_type::f16) e = nibble::to_float(nibble::to_half(e));
+    if (type == nibble::kv_type::bf16) e = nibble::to_float(nibble::to_bfloat16(e));
+  }
+  std::copy(row.begin(), row.end(), x);
+  if (rotated) hadamard_of_blocks(x, length);
+}
+
 class reference {
  public:
-  explicit reference(const nibble::recording& r, bool half_cache = false)
-      : r_(r), half_cache_(half_cache) {}
+  explicit reference(const nibble::recording& r,
+                     nibble::kv_layout layout = {{}, nibble::kv_type::f32, nibble::kv_type::f32})
+      : r_(r), layout_(std::move(layout)) {}
+
+  // Forgets n tokens of a sequence after the first `keep`; those behind them move up. Of caches
+  // that store keys and values as they are.
+  void drop(int sequence, std::int32_t keep, std::int32_t n) {
+    for (auto& [key, rows] : cache_) {
+      if (key.first != sequence) continue;
+      for (matrix_rows* part : {&rows.keys, &rows.values, &rows.unturned}) {
+        part->erase(part->begin() + keep, part->begin() + keep + n);
+      }
+    }
+  }
 
   void run(const reference_batch& b, const matrix_rows& input = {}) {
     batch_ = &b;
@@ -153,10 +202,12 @@ class reference {
     }
   }
 
-  std::vector<double> stored(std::vector<double> row) const {
-    for (double& e : row) {
-      const auto f = static_cast<float>(e);
-      if (half_cache_) e = static_cast<double>(nibble::to_float(nibble::to_half(f)));
+  static std::vector<double> stored(std::vector<double> row, std::int32_t length,
+                                    nibble::kv_type type, bool rotated) {
+    const auto n = static_cast<std::size_t>(length);
+    if (type == nibble::kv_type::f32) return row;
+    for (std::size_t at = 0; at < row.size(); at += n) {
+      store_and_load(row.data() + at, n, type, rotated);
     }
     return row;
   }
@@ -164,24 +215,31 @@ class reference {
   void step(const nibble::attend_step& s) {
     const auto& a = s.spec;
     for (const auto& chunk : batch_->chunks) {
-      auto& [keys, values] = cache_[{chunk.sequence, s.layer}];
-      keys.resize(static_cast<std::size_t>(chunk.n_past));
-      values.resize(static_cast<std::size_t>(chunk.n_past));
+      cached& c = cache_[{chunk.sequence, s.layer}];
+      for (matrix_rows* rows : {&c.keys, &c.values, &c.unturned}) {
+        rows->resize(static_cast<std::size_t>(chunk.n_past));
+      }
+      // others may have been dropped
+      for (std::size_t i = 0; layout_.key == nibble::kv_type::f32 && i < c.keys.size(); ++i) {
+        c.keys[i] = c.unturned[i];
+        turn_heads(c.keys[i], a.k_norm, a, static_cast<double>(i));
+      }
       for (std::int32_t i = 0; i < chunk.count; ++i) {
         const auto t = static_cast<std::size_t>(chunk.first + i);
         const std::int32_t position = chunk.n_past + i;
         auto q = at(s.q)[t], k = at(s.k)[t];
+        c.unturned.push_back(k);
         turn_heads(q, a.q_norm, a, position);
         turn_heads(k, a.k_norm, a, position);
-        keys.push_back(stored(k));
-        values.push_back(stored(at(s.v)[t]));
+        c.keys.push_back(stored(k, a.key_length, layout_.key, layout_.rotate_key));
+        c.values.push_back(stored(at(s.v)[t], a.value_length, layout_.value, layout_.rotate_value));
         double scale = static_cast<double>(a.scale);
         if (a.temperature_scale != 0) {
           scale *= 1 + static_cast<double>(a.temperature_scale) *
                            std::log(1 + std::floor(position / a.temperature_period));
         }
         for (std::int32_t h = 0; h < a.n_head; ++h) {
-          attend(a, h, scale, q, keys, values, at(s.out)[t]);
+          attend(a, h, scale, q, c.keys, c.values, at(s.out)[t]);
         }
       }
     }
@@ -307,11 +365,14 @@ class reference {
   }
 
   const nibble::recording& r_;
-  bool half_cache_;
+  nibble::kv_layout layout_;
   const reference_batch* batch_ = nullptr;
   std::vector<matrix_rows> values_;
-  std::map<std::pair<int, int>, std::pair<matrix_rows, matrix_rows>>
-      cache_;  // by sequence and layer
+  struct cached {
+    matrix_rows keys, values;
+    matrix_rows unturned;  // keys before norm and rotation
+  };
+  std::map<std::pair<int, int>, cached> cache_;  // by sequence and layer
 };
 
 }  // namespace test

@@ -100,8 +100,8 @@ TEST_CASE("bad batches are refused and change nothing") {
   bad("chunk 0 begins at token 1", [](batch& b) { b.chunks[0].first = 1; });
   bad("chunk 0 has 0 tokens", [](batch& b) { b.chunks[0].count = 0; });
   bad("chunk 0 follows -1", [](batch& b) { b.chunks[0].n_past = -1; });
-  bad("its cache has room for 6", [](batch& b) { b.chunks[0].n_past = 5; });
-  bad("chunks 0 and 1 use one cache", [](batch& b) { b.chunks = {{0, 0, 1, 3}, {0, 1, 1, 4}}; });
+  bad("chunk 0 has no page for token 64", [](batch& b) { b.chunks[0].n_past = 63; });
+  bad("chunks 0 and 1 use one table", [](batch& b) { b.chunks = {{0, 0, 1, 3}, {0, 1, 1, 4}}; });
   bad("output index 2", [](batch& b) { b.outputs = {2}; });
   bad("output index 0 after 1", [](batch& b) { b.outputs = {1, 0}; });
   bad("output index -1", [](batch& b) { b.outputs = {-1}; });
@@ -116,39 +116,63 @@ TEST_CASE("caches must fit the program and come from its backend") {
   test::weight_store weights;
   const auto recording = model.record(weights);
   test::runner cpu(recording, weights, two_threads(), {4, 4}, model.layout(6));
-  const auto run_with = [&](nibble::kv_cache* cache) {
+  const auto run_with = [&](nibble::kv_cache* cache, const nibble::kv_table* table) {
     const nibble::token id = 1;
-    const nibble::batch_chunk chunk{cache, 0, 1, 0};
+    const nibble::batch_chunk chunk{cache, table, 0, 1, 0};
     cpu.program().submit({{&id, 1}, {&chunk, 1}, {}});
   };
-  refused([&] { run_with(nullptr); }, invalid, "chunk 0 has no cache");
+  const nibble::kv_table* const table = cpu.table(0);
+  const std::int32_t one[] = {1};
+  refused([&] { run_with(nullptr, table); }, invalid, "chunk 0 has no cache");
+  refused([&] { run_with(cpu.cache(), nullptr); }, invalid, "chunk 0 has no table");
   const auto other = nibble::make_cpu_backend(two_threads());
-  const auto foreign = other->make_cache(model.layout(6));
-  refused([&] { run_with(foreign.get()); }, invalid, "made by another backend");
+  const auto foreign = other->make_cache(model.layout(6).layout, one);
+  refused([&] { run_with(foreign.get(), table); }, invalid, "made by another backend");
   auto short_model = model;
   short_model.n_layer = 1;
-  const auto too_few = cpu.backend().make_cache(short_model.layout(6));
-  refused([&] { run_with(too_few.get()); }, invalid, "has 1 layers; the program uses layer 1");
+  const auto too_few = cpu.backend().make_cache(short_model.layout(6).layout, one);
+  refused([&] { run_with(too_few.get(), table); }, invalid,
+          "has 1 layers; the program uses layer 1");
   auto wide_model = model;
   wide_model.key_length = 32;
-  const auto wide = cpu.backend().make_cache(wide_model.layout(6));
-  refused([&] { run_with(wide.get()); }, invalid, "layer 0 of the cache of chunk 0 has 2 heads");
+  const auto wide = cpu.backend().make_cache(wide_model.layout(6).layout, one);
+  refused([&] { run_with(wide.get(), table); }, invalid,
+          "layer 0 of the cache of chunk 0 has 2 heads");
+  auto seeing_less = model.layout(6).layout;
+  for (auto& layer : seeing_less.layers) layer.window = 64;
+  const auto narrow = cpu.backend().make_cache(seeing_less, one);
+  refused([&] { run_with(narrow.get(), table); }, invalid,
+          "layer 0 of the cache of chunk 0 keeps 64 tokens; the program looks at all");
+  nibble::kv_table wild = *table;
+  for (const nibble::page_id page : {nibble::no_page, nibble::page_id{4}, nibble::page_id{-7}}) {
+    wild.groups[0].tail[0] = page;
+    refused([&] { run_with(cpu.cache(), &wild); }, invalid, "chunk 0 has no page for token 0");
+  }
 }
 
 TEST_CASE("cache sizes are known before, and impossible ones refused") {
   const auto cpu = nibble::make_cpu_backend(two_threads());
   test::small_model model;
-  const auto layout = model.layout(65, nibble::kv_type::f16);
-  REQUIRE(cpu->cache_bytes(layout) == 128 * layout.bytes_per_token());
-  REQUIRE(cpu->make_cache(layout)->bytes() == cpu->cache_bytes(layout));
-  refused([&] { cpu->make_cache(model.layout(0)); }, invalid, "0 tokens");
-  auto mixed = layout;
-  mixed.key = nibble::kv_type::f32;
-  refused([&] { cpu->make_cache(mixed); }, nibble::errc::unsupported, "one type");
-  auto huge = layout;
-  huge.layers.assign(1000, {1 << 20, 1 << 20, 1 << 20});
-  huge.n_ctx = 1 << 20;
-  refused([&] { cpu->make_cache(huge); }, nibble::errc::out_of_memory, "");
+  const std::int32_t two[] = {2}, none[] = {0}, most[] = {1 << 30};
+  for (const auto& type : nibble::all_kv_types) {
+    const auto layout = model.layout(65, type.type).layout;
+    REQUIRE(cpu->cache_bytes(layout, two) == 128 * layout.bytes_per_token());
+    REQUIRE(cpu->make_cache(layout, two)->bytes() == cpu->cache_bytes(layout, two));
+  }
+  auto layout = model.layout(65).layout;
+  refused([&] { cpu->make_cache(layout, none); }, invalid, "0 pages");
+  refused([&] { cpu->make_cache(layout, {}); }, invalid, "0 numbers of pages");
+  layout.layers[1].value_length = 12;
+  layout.value = nibble::kv_type::q8;
+  refused([&] { cpu->make_cache(layout, two); }, nibble::errc::unsupported,
+          "values of layer 1 have 12 values a head; q8 needs a multiple of 8");
+  layout.layers[1].value_length = 520;
+  refused([&] { cpu->make_cache(layout, two); }, nibble::errc::unsupported, "up to 512");
+  layout.layers[1].kind = nibble::kv_kind::state;
+  refused([&] { cpu->make_cache(layout, two); }, nibble::errc::unsupported, "recurrent state");
+  layout.value = nibble::kv_type::f32;
+  layout.layers.assign(1000, {1 << 20, 1 << 20, 1 << 20});
+  refused([&] { cpu->make_cache(layout, most); }, nibble::errc::out_of_memory, "");
 }
 
 TEST_CASE("weights fill their arena exactly, from several threads") {
@@ -235,10 +259,12 @@ TEST_CASE("programs of one backend may be run from several threads") {
   for (auto& result : got) {
     threads.emplace_back([&] {
       const auto program = cpu.backend().make_program(recording, {8, 8});
-      const auto cache = cpu.backend().make_cache(model.layout(64));
+      const std::int32_t one[] = {1};
+      const auto cache = cpu.backend().make_cache(model.layout(64).layout, one);
+      const nibble::kv_table table{.groups = {{.head = {0}, .tail = {}, .tail_first = 1}}};
       const auto b = test::plain_batch(8);
       for (int i = 0; i < 20; ++i) {
-        const nibble::batch_chunk chunk{cache.get(), 0, 8, 0};
+        const nibble::batch_chunk chunk{cache.get(), &table, 0, 8, 0};
         program->submit({b.tokens, {&chunk, 1}, b.outputs});
         program->wait();
       }

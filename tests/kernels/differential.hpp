@@ -33,14 +33,14 @@ struct kernel_slot {
         sizeof(nibble::cpu::kernel_table::member), by_format \
   }
 inline constexpr kernel_slot kernel_slots[] = {
-    NIBBLE_KERNEL_SLOT(matmul_q8, true),      NIBBLE_KERNEL_SLOT(matmul_f32, true),
-    NIBBLE_KERNEL_SLOT(decode, true),         NIBBLE_KERNEL_SLOT(pack, true),
-    NIBBLE_KERNEL_SLOT(unpack_row, true),     NIBBLE_KERNEL_SLOT(quantise_q8, false),
-    NIBBLE_KERNEL_SLOT(rms_norm, false),      NIBBLE_KERNEL_SLOT(rope_norm, false),
-    NIBBLE_KERNEL_SLOT(rope_neox, false),     NIBBLE_KERNEL_SLOT(gate, false),
-    NIBBLE_KERNEL_SLOT(add_scaled, false),    NIBBLE_KERNEL_SLOT(to_f16, false),
-    NIBBLE_KERNEL_SLOT(attend_f32, false),    NIBBLE_KERNEL_SLOT(attend_f16, false),
-    NIBBLE_KERNEL_SLOT(join_segments, false),
+    NIBBLE_KERNEL_SLOT(matmul_q8, true),   NIBBLE_KERNEL_SLOT(matmul_f32, true),
+    NIBBLE_KERNEL_SLOT(decode, true),      NIBBLE_KERNEL_SLOT(pack, true),
+    NIBBLE_KERNEL_SLOT(unpack_row, true),  NIBBLE_KERNEL_SLOT(quantise_q8, false),
+    NIBBLE_KERNEL_SLOT(rms_norm, false),   NIBBLE_KERNEL_SLOT(rope_norm, false),
+    NIBBLE_KERNEL_SLOT(rope_neox, false),  NIBBLE_KERNEL_SLOT(gate, false),
+    NIBBLE_KERNEL_SLOT(add_scaled, false), NIBBLE_KERNEL_SLOT(store_row, false),
+    NIBBLE_KERNEL_SLOT(load_row, false),   NIBBLE_KERNEL_SLOT(hadamard, false),
+    NIBBLE_KERNEL_SLOT(attend, false),     NIBBLE_KERNEL_SLOT(join_segments, false),
 };
 #undef NIBBLE_KERNEL_SLOT
 

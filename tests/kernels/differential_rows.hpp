@@ -1,4 +1,5 @@
-// Comparing the kernels over single rows: quantising, norms, rotations, gates, sums, halves.
+// Comparing the kernels over single rows: quantising, norms, rotations, gates, sums, keys and
+// values.
 #pragma once
 
 #include <cmath>
@@ -165,7 +166,7 @@ inline void compare_gates(differential& test, random_source& random) {
   }
 }
 
-inline void compare_sums_and_halves(differential& test, random_source& random) {
+inline void compare_sums(differential& test, random_source& random) {
   std::vector<float> x = values_of_all_sizes(random);
   const auto base = random.normals(x.size(), 10);
   for (const float scale : {0.3f, 0.0f, -1.0f, 1e-40f}) {
@@ -183,7 +184,73 @@ inline void compare_sums_and_halves(differential& test, random_source& random) {
                    return out;
                  });
   }
-  // every binary16 number, and what lies in the middle of two
+}
+
+// Rows of every size that is stored by a type, and what is read of them.
+inline void compare_storing(differential& test, const std::vector<float>& x,
+                            std::int64_t row_length) {
+  for (const nibble::kv_type_info& info : nibble::all_kv_types) {
+    if (!fits(info.type, row_length)) continue;
+    const stored_rows rows = store(info.type, x, row_length);
+    const auto n_rows = static_cast<std::int64_t>(x.size()) / row_length;
+    const auto type = static_cast<std::size_t>(info.type);
+    const std::string number = "[" + std::to_string(type) + "]";
+    std::vector<expectation> stored, loaded;
+    for (const std::uint8_t byte : rows.codes) stored.push_back({double(byte), 0});
+    for (const nibble::half scale : rows.scales) stored.push_back({double(scale.bits), 0});
+    for (const float v : rows.values) loaded.push_back({v, 0});
+    test.compare("store_row" + number, "", agreement::exact, stored,
+                 [&](const nibble::cpu::kernel_table& table) {
+                   std::vector<std::uint8_t> codes(rows.codes.size() + 1, 0xee);
+                   std::vector<nibble::half> scales(rows.scales.size() + 1, nibble::half{0xeeee});
+                   const std::size_t code_bytes = nibble::code_bytes(info.type, row_length);
+                   const std::size_t n = nibble::scale_bytes(info.type, row_length) / 2;
+                   for (std::size_t r = 0; r < static_cast<std::size_t>(n_rows); ++r) {
+                     table.store_row[type](x.data() + static_cast<std::int64_t>(r) * row_length,
+                                           row_length, codes.data() + r * code_bytes,
+                                           scales.data() + r * n);
+                   }
+                   REQUIRE(codes.back() == 0xee);
+                   REQUIRE(scales.back().bits == 0xeeee);
+                   std::vector<float> out(codes.begin(), codes.end() - 1);
+                   for (std::size_t i = 0; i + 1 < scales.size(); ++i) {
+                     out.push_back(static_cast<float>(scales[i].bits));
+                   }
+                   return out;
+                 });
+    test.compare("load_row" + number, "", agreement::exact, loaded,
+                 [&](const nibble::cpu::kernel_table& table) {
+                   std::vector<float> out(x.size() + 1, -7.0f);
+                   for (std::int64_t r = 0; r < n_rows; ++r) {
+                     const nibble::cpu::kv_rows from = rows.from(r);
+                     table.load_row[type](from.codes, from.scales, row_length,
+                                          out.data() + r * row_length);
+                   }
+                   REQUIRE(out.back() == -7.0f);
+                   out.pop_back();
+                   return out;
+                 });
+  }
+}
+
+inline void compare_storing(differential& test, random_source& random) {
+  const std::vector<float> sizes = values_of_all_sizes(random);
+  for (const std::int64_t length : {1, 5, 8, 16, 24, 40, 64, 72, 80, 128, 256, 512, 1048}) {
+    std::vector<float> x;
+    for (const float size : {1.0f, 0.0f, 1e-3f, 1e-7f, 1e-30f, 3e4f, 1e9f, 1e37f}) {
+      for (std::int64_t i = 0; i < 3 * length; ++i) x.push_back(size * random.normal());
+    }
+    for (std::int64_t i = 0; i < length; ++i) x.push_back(3);
+    for (std::int64_t i = 0; i < length; ++i) x.push_back(i % 2 ? -2.0f : 2.0f);
+    for (std::int64_t i = 0; i < length; ++i) x.push_back(sizes[static_cast<std::size_t>(i)]);
+    for (const float odd : odd_values) {
+      for (std::int64_t i = 0; i < length; ++i) x.push_back(i == length / 2 ? odd : 1.0f);
+    }
+    compare_storing(test, x, length);
+  }
+  // every binary16 number, and what lies in the middle of two; no row of codes, which would take
+  // long
+  std::vector<float> x = sizes;
   for (unsigned bits = 0; bits < 0x7c00; ++bits) {
     const auto at = [](unsigned b) {
       return nibble::to_float(nibble::half{static_cast<std::uint16_t>(b)});
@@ -194,16 +261,54 @@ inline void compare_sums_and_halves(differential& test, random_source& random) {
     x.push_back(std::nextafter((low + high) / 2, HUGE_VALF));
   }
   x.insert(x.end(), std::begin(odd_values), std::end(odd_values));
-  std::vector<expectation> expected;
-  for (const float v : x) expected.push_back({nibble::to_float(nibble::to_half(v)), 0});
-  test.compare("to_f16", "", agreement::exact, expected,
-               [&](const nibble::cpu::kernel_table& table) {
-                 std::vector<nibble::half> halves(x.size());
-                 table.to_f16(x.data(), static_cast<std::int64_t>(x.size()), halves.data());
-                 std::vector<float> out;
-                 for (const nibble::half h : halves) out.push_back(nibble::to_float(h));
-                 return out;
-               });
+  if (x.size() % 8 == 0) x.push_back(0);
+  compare_storing(test, x, static_cast<std::int64_t>(x.size()));
+}
+
+inline void compare_transforms(differential& test, random_source& random) {
+  for (const std::int64_t n : {1, 2, 3, 4, 12, 8, 16, 24, 40, 64, 72, 80, 96, 128, 192, 512}) {
+    const std::int64_t block = n & -n;
+    for (const float size : {1.0f, 0.0f, 1e-42f, 1e30f}) {
+      const auto x = random.normals(static_cast<std::size_t>(n), size);
+      std::vector<expectation> expected;
+      for (std::int64_t i = 0; i < n; ++i) {
+        double sum = 0, magnitude = 0;
+        for (std::int64_t j = 0; j < block; ++j) {
+          const double v = x[static_cast<std::size_t>(i / block * block + j)];
+          sum += __builtin_popcountll(static_cast<unsigned long long>(i & j & (block - 1))) % 2 ? -v
+                                                                                                : v;
+          magnitude += std::fabs(v);
+        }
+        const double factor = 1 / std::sqrt(static_cast<double>(block));
+        // an addition for each power of two, the factor and the product
+        const double roundings = std::log2(static_cast<double>(block)) + 3;
+        expected.push_back(
+            {sum * factor,
+             block == 1 ? 0.0 : unit_roundoff * roundings * magnitude * factor + 1e-44});
+      }
+      const auto transformed = [&](const nibble::cpu::kernel_table& table) {
+        std::vector<float> out = x;
+        out.push_back(-7.0f);
+        table.hadamard(out.data(), n);
+        REQUIRE(out.back() == -7.0f);
+        out.pop_back();
+        return out;
+      };
+      test.compare("hadamard", "", agreement::exact, expected, transformed);
+      // twice: nothing
+      for (std::size_t i = 0; i < x.size(); ++i) {
+        double magnitude = 0;
+        for (const float v : x) magnitude += std::fabs(v);
+        expected[i] = {x[i], unit_roundoff * 30 * magnitude + 1e-43};
+      }
+      test.compare("hadamard", "", agreement::exact, expected,
+                   [&](const nibble::cpu::kernel_table& table) {
+                     std::vector<float> out = transformed(table);
+                     table.hadamard(out.data(), n);
+                     return out;
+                   });
+    }
+  }
 }
 
 }  // namespace test

@@ -5,10 +5,11 @@
 #include <algorithm>
 #include <limits>
 #include <nibble/base/half.hpp>
+#include <nibble/device/kv_type.hpp>
 #include <nibble/formats/concepts.hpp>
 #include <span>
-#include <type_traits>
 
+#include "cpu/attend_scratch.hpp"
 #include "kernel_test.hpp"
 
 namespace test {
@@ -182,21 +183,108 @@ inline head make_head(std::int32_t key_length, std::int32_t value_length, std::i
   return h;
 }
 
+using nibble::kv_type;
+static_assert(nibble::all_kv_types.size() == nibble::cpu::kv_types);
+
+// Rows of keys or values, stored by definition.
+struct stored_rows {
+  kv_type type;
+  std::int64_t length;
+  std::vector<std::uint8_t> codes;
+  std::vector<nibble::half> scales;
+  std::vector<float> values;  // what is stored
+
+  nibble::cpu::kv_rows from(std::int64_t row) const {
+    const auto n = static_cast<std::size_t>(row);
+    return {codes.data() + n * nibble::code_bytes(type, length),
+            scales.data() + n * nibble::scale_bytes(type, length) / 2};
+  }
+};
+
+inline void store_row(kv_type type, const float* x, std::int64_t n, std::uint8_t* codes,
+                      nibble::half* scales) {
+  const nibble::kv_type_info& info = nibble::info_of(type);
+  if (has_scales(type)) {
+    nibble::quantise_head_row(x, n, info.bits, info.values_of_scale, codes, scales);
+    return;
+  }
+  for (std::int64_t i = 0; i < n; ++i) {
+    const nibble::half h = nibble::to_half(x[i]);
+    const nibble::bfloat16 b = nibble::to_bfloat16(x[i]);
+    if (type == kv_type::f32) std::memcpy(codes + 4 * i, x + i, 4);
+    if (type == kv_type::f16) std::memcpy(codes + 2 * i, &h, 2);
+    if (type == kv_type::bf16) std::memcpy(codes + 2 * i, &b, 2);
+  }
+}
+
+inline void load_row(kv_type type, const std::uint8_t* codes, const nibble::half* scales,
+                     std::int64_t n, float* out) {
+  const nibble::kv_type_info& info = nibble::info_of(type);
+  if (has_scales(type)) {
+    nibble::decode_head_row(codes, scales, n, info.bits, info.values_of_scale, out);
+    return;
+  }
+  for (std::int64_t i = 0; i < n; ++i) {
+    nibble::half h;
+    nibble::bfloat16 b;
+    if (type == kv_type::f32) std::memcpy(out + i, codes + 4 * i, 4);
+    if (type != kv_type::f32) std::memcpy(&h, codes + 2 * i, 2);
+    if (type != kv_type::f32) std::memcpy(&b, codes + 2 * i, 2);
+    if (type == kv_type::f16) out[i] = nibble::to_float(h);
+    if (type == kv_type::bf16) out[i] = nibble::to_float(b);
+  }
+}
+
+inline stored_rows store(kv_type type, const std::vector<float>& x, std::int64_t length) {
+  const std::size_t rows = x.size() / static_cast<std::size_t>(length);
+  stored_rows out{type, length, {}, {}, std::vector<float>(x.size())};
+  const std::size_t codes = nibble::code_bytes(type, length);
+  const std::size_t scales = nibble::scale_bytes(type, length) / 2;
+  out.codes.resize(rows * codes);
+  out.scales.resize(rows * scales);
+  for (std::size_t r = 0; r < rows; ++r) {
+    const std::size_t at = r * static_cast<std::size_t>(length);
+    std::uint8_t* const to = out.codes.data() + r * codes;
+    nibble::half* const to_scales = out.scales.data() + r * scales;
+    store_row(type, x.data() + at, length, to, to_scales);
+    load_row(type, to, to_scales, length, out.values.data() + at);
+  }
+  return out;
+}
+
+// Pages of so many tokens.
+inline std::vector<nibble::cpu::kv_page> pages_of(const stored_rows& key, const stored_rows& value,
+                                                  int tokens, int page_tokens) {
+  std::vector<nibble::cpu::kv_page> pages;
+  for (int first = 0; first < tokens; first += page_tokens) {
+    pages.push_back(
+        {key.from(first), value.from(first), std::min(page_tokens, tokens - first), false});
+  }
+  return pages;
+}
+
 // The plain definition of attention. What a float kernel may be off by grows with the logits, since
-// a logit is only known to |logit| units and moves a weight by as much.
-inline std::vector<expectation> attention(const head& h, float softcap, const float* sink) {
+// a logit is only known to |logit| units and moves a weight by as much. Keys that are codes meet
+// queries rounded to 16 bits: each value is off by half of greatest / 32767 (and by less than
+// 2^-100 if all of them are), and both a weight and the sum it is divided by may move.
+inline std::vector<expectation> attention(const head& h, float softcap, const float* sink,
+                                          bool rounded_queries = false) {
   std::vector<double> weight;
   double greatest = sink ? double{*sink} : -HUGE_VAL, magnitude = 0, largest_value = 0;
+  double key_magnitude = 0, q_magnitude = 0;
+  for (const float q : h.q) q_magnitude = std::max(q_magnitude, std::fabs(double{q}));
   for (int i = 0; i < h.tokens; ++i) {
-    double logit = 0, sum = 0;
+    double logit = 0, sum = 0, keys = 0;
     for (int j = 0; j < h.key_length; ++j) {
-      const double p = double{h.q[static_cast<std::size_t>(j)]} *
-                       h.key[static_cast<std::size_t>(i * h.key_length + j)];
+      const double k = h.key[static_cast<std::size_t>(i * h.key_length + j)];
+      const double p = double{h.q[static_cast<std::size_t>(j)]} * k;
       logit += p;
       sum += std::fabs(p);
+      keys += std::fabs(k);
     }
     if (softcap != 0) logit = softcap * std::tanh(logit / softcap);
     magnitude = std::max(magnitude, sum + std::fabs(logit));
+    key_magnitude = std::max(key_magnitude, keys);
     greatest = std::max(greatest, logit);
     weight.push_back(logit);
   }
@@ -210,57 +298,48 @@ inline std::vector<expectation> attention(const head& h, float softcap, const fl
       largest_value = std::max(largest_value, std::fabs(v));
     }
   }
-  const double bound = unit_roundoff * (4 * magnitude + 24 + h.tokens / 16) * largest_value;
-  for (expectation& e : out) e.tolerance = bound;
+  double bound = unit_roundoff * (4 * magnitude + 24 + h.tokens / 16);
+  if (rounded_queries) {
+    bound += std::expm1(2 * key_magnitude * (q_magnitude / 65534 * 1.001 + 0x1p-100));
+  }
+  // a mean of values is off by no more than their range
+  for (expectation& e : out) e.tolerance = std::min(bound, 2.0) * largest_value;
   return out;
 }
 
-template <typename Storage>
-std::vector<Storage> stored(const std::vector<float>& x) {
-  std::vector<Storage> y;
-  for (const float v : x) {
-    if constexpr (std::is_same_v<Storage, float>) {
-      y.push_back(v);
-    } else {
-      y.push_back(nibble::to_half(v));
-    }
-  }
-  return y;
-}
-
-// A head's attention over pages of so many tokens, from a kernel that must not write beyond it.
-template <typename Storage>
-void attend_queries(const nibble::cpu::kernel_table& table,
-                    std::span<const nibble::cpu::attend_query> queries,
-                    std::span<const nibble::cpu::kv_page> pages, int key_length, int value_length,
-                    float softcap, std::int64_t first = 0,
-                    nibble::cpu::softmax_state* states = nullptr) {
-  using nibble::cpu::attend_block;
-  const int floats = nibble::cpu::attend_queries * (attend_block + value_length) +
-                     attend_block * std::max(key_length, value_length);
+// Attention from a kernel that must not write beyond its memory.
+inline void attend_queries(const nibble::cpu::kernel_table& table, kv_type key, kv_type value,
+                           std::span<const nibble::cpu::attend_query> queries,
+                           std::span<const nibble::cpu::kv_page> pages, std::int64_t key_length,
+                           std::int64_t value_length, float softcap, std::int64_t first = 0,
+                           nibble::cpu::softmax_state* states = nullptr) {
+  const auto floats = nibble::attend_scratch_floats(key_length, value_length);
   std::vector<float> scratch(static_cast<std::size_t>(floats) + 1, -7.0f);
-  (std::is_same_v<Storage, float> ? table.attend_f32 : table.attend_f16)(
-      {queries.data(), static_cast<std::int32_t>(queries.size()), pages.data(),
-       static_cast<std::int64_t>(pages.size()), first, key_length, value_length, softcap,
-       scratch.data(), states});
+  table.attend({static_cast<std::int32_t>(key), static_cast<std::int32_t>(value), queries.data(),
+                static_cast<std::int32_t>(queries.size()), pages.data(),
+                static_cast<std::int64_t>(pages.size()), first,
+                static_cast<std::int32_t>(key_length), static_cast<std::int32_t>(value_length),
+                softcap, scratch.data(), states});
   REQUIRE(scratch.back() == -7.0f);
 }
 
-template <typename Storage>
-std::vector<float> attend(const nibble::cpu::kernel_table& table, const head& h, int page_tokens,
-                          float softcap, const float* sink) {
-  const auto key = stored<Storage>(h.key), value = stored<Storage>(h.value);
-  std::vector<nibble::cpu::kv_page> pages;
-  for (int first = 0; first < h.tokens; first += page_tokens) {
-    pages.push_back({key.data() + first * h.key_length, value.data() + first * h.value_length,
-                     std::min(page_tokens, h.tokens - first)});
-  }
+// A head's attention over pages of so many tokens.
+inline std::vector<float> attend(const nibble::cpu::kernel_table& table, const head& h,
+                                 const stored_rows& key, const stored_rows& value, int page_tokens,
+                                 float softcap, const float* sink) {
+  const auto pages = pages_of(key, value, h.tokens, page_tokens);
   std::vector<float> out(static_cast<std::size_t>(h.value_length) + 1, -7.0f);
-  const nibble::cpu::attend_query query{h.q.data(), out.data(), 0, h.tokens, sink};
-  attend_queries<Storage>(table, {&query, 1}, pages, h.key_length, h.value_length, softcap);
+  const nibble::cpu::attend_query query{h.q.data(), nullptr, out.data(), 0, h.tokens, sink};
+  attend_queries(table, key.type, value.type, {&query, 1}, pages, h.key_length, h.value_length,
+                 softcap);
   REQUIRE(out.back() == -7.0f);
   out.pop_back();
   return out;
+}
+inline std::vector<float> attend(const nibble::cpu::kernel_table& table, const head& h,
+                                 kv_type type, int page_tokens, float softcap, const float* sink) {
+  return attend(table, h, store(type, h.key, h.key_length), store(type, h.value, h.value_length),
+                page_tokens, softcap, sink);
 }
 
 }  // namespace test

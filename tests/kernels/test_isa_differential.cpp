@@ -327,16 +327,29 @@ void compare_float_products(differential& test, test::random_source& random) {
 }
 
 void compare_attention(differential& test, test::random_source& random) {
-  const auto check = [&](const test::head& h, float softcap, const float* sink, bool ordinary) {
-    std::vector<expectation> expected;
-    if (ordinary) expected = test::attention(h, softcap, sink);
-    for (const int page : {7, 64, 1000}) {
-      test.compare("attend_f32", "", agreement::bounded, expected, [&](const kernel_table& table) {
-        return test::attend<float>(table, h, page, softcap, sink);
-      });
-      test.compare("attend_f16", "", agreement::bounded, expected, [&](const kernel_table& table) {
-        return test::attend<nibble::half>(table, h, page, softcap, sink);
-      });
+  using test::kv_type;
+  const struct {
+    kv_type key, value;
+  } types[] = {{kv_type::f32, kv_type::f32},  {kv_type::f16, kv_type::f16},
+               {kv_type::bf16, kv_type::q8},  {kv_type::q8, kv_type::q4_0},
+               {kv_type::q8_0, kv_type::q4},  {kv_type::q4, kv_type::q8_0},
+               {kv_type::q4_0, kv_type::bf16}};
+  const auto check = [&](test::head h, float softcap, const float* sink, bool ordinary) {
+    for (const auto& type : types) {
+      if (!fits(type.key, h.key_length) || !fits(type.value, h.value_length)) continue;
+      const auto key = test::store(type.key, h.key, h.key_length);
+      const auto value = test::store(type.value, h.value, h.value_length);
+      test::head as_stored = h;
+      as_stored.key = key.values;
+      as_stored.value = value.values;
+      std::vector<expectation> expected;
+      if (ordinary) expected = test::attention(as_stored, softcap, sink, has_scales(type.key));
+      for (const int page : {7, 64, 1000}) {
+        if (page == 1000 && type.key != kv_type::f16) continue;
+        test.compare("attend", "", agreement::bounded, expected, [&](const kernel_table& table) {
+          return test::attend(table, h, key, value, page, softcap, sink);
+        });
+      }
     }
   };
   const struct {
@@ -413,7 +426,9 @@ TEST_CASE("all instruction sets agree on every kernel and every format") {
   test::compare_norms(test, random);
   test::compare_rotations(test, random);
   test::compare_gates(test, random);
-  test::compare_sums_and_halves(test, random);
+  test::compare_sums(test, random);
+  test::compare_storing(test, random);
+  test::compare_transforms(test, random);
   compare_attention(test, random);
   compare_joining(test, random);
 

@@ -197,9 +197,9 @@ TEST_CASE("attention sees the paper's product of rotated queries and keys, in bo
       nibble::cpu_options options;
       options.threads = 1;
       options.activations = nibble::activation_type::float32;
-      nibble::kv_layout layout;
-      layout.layers = {{1, length, 1}};
-      layout.key = layout.value = nibble::kv_type::f32;
+      test::cache_shape layout;
+      layout.layout.layers = {{1, length, 1}};
+      layout.layout.key = layout.layout.value = nibble::kv_type::f32;
       layout.n_ctx = tokens;
       test::runner cpu(r, weights, options, {tokens, tokens}, layout);
       const auto input = test::random_rows(tokens, length);

@@ -22,6 +22,9 @@ strings arguments(const std::string& program, const std::string& model,
                   const test::temporary_folder& folder) {
   if (program == "generate") return {model, "Once", "-n", "2"};
   if (program == "embed-in-app") return {model, "Who are you?"};
+  if (program == "batch") {
+    return {model, test::write_file(folder / "prompts", "Once\nThe\n").string(), "-n", "2"};
+  }
   if (program == "bench") return {model, "-p", "4", "-n", "0", "-r", "1", "-t", "1"};
   if (program == "logits") {
     return {model, test::write_file(folder / "ids", "1 2 3").string(), (folder / "out").string()};
@@ -80,8 +83,8 @@ const std::map<std::string, strings> options_of = {
     {"tokenize", {"model", "--decode", "--no-bos", "--no-special", "--parse-special", "--pieces"}},
     {"logits", {"model", "tokens", "out", "--threads", "--batch", "--context", "--activations"}},
     {"bench",
-     {"model", "--prompt", "--generate", "--depth", "--repetitions", "--json", "--roofline",
-      "--threads", "--context", "--activations"}},
+     {"model", "--prompt", "--generate", "--depth", "--sessions", "--shared-prefix",
+      "--repetitions", "--json", "--roofline", "--threads", "--context", "--activations"}},
     {"perplexity",
      {"model", "--text", "--tokens", "--documents", "--chunk", "--stride", "--warm-up", "--against",
       "--against-activations", "--kl-against", "--against-isa", "--activations", "--kv", "--isa",
@@ -92,6 +95,9 @@ const std::map<std::string, strings> options_of = {
     {"quantize",
      {"in", "out", "type", "--imatrix", "--tensor", "--leave", "--output-type", "--embedding-type",
       "--pure", "--split-max-size", "--dry-run", "--verbose", "--json", "--threads", "q4_k_m"}},
+    {"batch",
+     {"model", "prompts", "--sessions", "--max-tokens", "--stop", "--jsonl", "--temperature",
+      "--seed", "--threads", "--batch", "--context", "--activations", "--kv", "--isa"}},
     {"embed-in-app", {"MODEL", "QUESTION"}},
 };
 
@@ -137,9 +143,8 @@ TEST_CASE("programs: what an option cannot be exits with 2, and names the option
     }
     if (has("--activations")) {
       refused(program, {"--isa", "foo"}, {"--isa", "'foo'", "there are: ", "scalar"});
-      refused(program, {"--kv", "f16,f32"}, {"--kv", "f16,f32", "one type"});
-      // what is refused is not offered
-      CHECK(!test::contains(test::run_well(program, {"--help"}), "f16,f32"));
+      refused(program, {"--kv", "q8,q9"}, {"--kv", "'q9' is not a type", "f16, bf16, q8_0"});
+      refused(program, {"--kv-rotation", "on,maybe"}, {"--kv-rotation", "'maybe'"});
     }
     if (has("--json")) refused(program, {"--json", "-"}, {"--json", "no name of a file"});
     if (has("--json") && program != "inspect") {
@@ -301,7 +306,7 @@ TEST_CASE("programs: output that cannot be written is reported") {
   if (!std::filesystem::exists(full)) return;
   const std::string model = test::tales.string();
   for (const std::string program :
-       {"generate", "inspect", "tokenize", "embed-in-app", "perplexity"}) {
+       {"generate", "inspect", "tokenize", "embed-in-app", "perplexity", "batch"}) {
     INFO(program);
     const auto found = test::run(program, arguments(program, model, folder), "some text", full);
     test::check_refused(found, {"cannot be written"}, 1);

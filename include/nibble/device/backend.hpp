@@ -74,8 +74,12 @@ class NIBBLE_API backend {
   // Places a tensor and fills all of it.
   weight import_weight(const tensor_view& tensor);
 
-  virtual std::size_t cache_bytes(const kv_layout& layout) const = 0;
-  virtual std::unique_ptr<kv_cache> make_cache(const kv_layout& layout) = 0;
+  // pages: how many of each group of layers (group_layers). Throws error: invalid_argument,
+  // unsupported (a type that rows of this length cannot have), out_of_memory.
+  virtual std::size_t cache_bytes(const kv_layout& layout,
+                                  std::span<const std::int32_t> pages) const = 0;
+  virtual std::unique_ptr<kv_cache> make_cache(const kv_layout& layout,
+                                               std::span<const std::int32_t> pages) = 0;
 
   // Bytes of workspace that a program of this recording needs; the same code lays it out for real.
   virtual std::size_t workspace_bytes(const recording& steps, program_limits limits) const = 0;

@@ -37,7 +37,8 @@ enum class finish_reason {
 
 // Work that a session has done, in tokens and seconds.
 struct session_timings {
-  std::int64_t prompt_tokens = 0, generated_tokens = 0;
+  std::int64_t prompt_tokens = 0, generated_tokens = 0;  // computed
+  std::int64_t shared_tokens = 0;  // of prompts, whose keys and values were there already
   double prompt_seconds = 0, generated_seconds = 0;
 };
 
@@ -82,6 +83,7 @@ class NIBBLE_API generation {
 
  private:
   friend class session;
+  friend class scheduler;
   struct state;
   explicit generation(std::unique_ptr<state> s);
   std::unique_ptr<state> state_;

@@ -42,6 +42,7 @@ class NIBBLE_API model {
 
  private:
   friend class session;
+  friend class scheduler;
   struct state;
   std::shared_ptr<state> state_;
 };

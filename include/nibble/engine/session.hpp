@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <nibble/base/config.hpp>
@@ -15,13 +16,35 @@
 
 namespace nibble::inline NIBBLE_ABI {
 
+// What happens when the context is full.
+enum class context_policy {
+  stop,   // a generation ends (finish_reason::context_full), append() throws
+  shift,  // the oldest tokens are dropped, many at a time
+  slide   // the same, as few at a time as can be
+};
+
+struct session_options {
+  context_policy when_full = context_policy::stop;
+  // Tokens at the beginning that stay when others are dropped: a system prompt, or a few that take
+  // the attention of those who need none (Xiao et al. 2023, arXiv:2309.17453).
+  std::int32_t keep = 0;
+  // How many shift drops; 0: half of those that it may.
+  std::int32_t drop = 0;
+};
+
 // Sessions of one model may be used from different threads at once; one session may not.
 class NIBBLE_API session {
  public:
-  // Allocates the KV cache for the context that the model was planned with. `sampling` holds until
-  // set_sampling, and for generations without options of their own.
-  // Throws error: invalid_argument (sampling), out_of_memory.
-  explicit session(const model& of, const sampling_options& sampling = {});
+  // Takes pages of the model's KV cache as it grows. `sampling` holds until set_sampling, and for
+  // generations without options of their own.
+  // Throws error: invalid_argument (sampling, options), out_of_memory.
+  explicit session(const model& of, const sampling_options& sampling = {},
+                   const session_options& options = {});
+  // What save() wrote: tokens, keys and values, and logits, but neither sampling nor its
+  // randomness. Throws error: io; bad_file, which says what is wrong; invalid_argument if another
+  // model wrote it, or one with another type of cache, or if the context is too short for it.
+  static session load(const model& of, const std::filesystem::path& path,
+                      const sampling_options& sampling = {}, const session_options& options = {});
   session(session&&) noexcept;
   session& operator=(session&&) noexcept;
   ~session();
@@ -37,8 +60,15 @@ class NIBBLE_API session {
   // Throws error (unsupported) if the model has no chat template, or one of no known family.
   generation reply(std::span<const chat_message> conversation, generate_options options = {});
   // Continues a whole text, in place of what the session holds; the beginning that both share is
-  // not computed again.
+  // not computed again. If it is longer than the context, and the session may drop tokens, those in
+  // the middle are left out: `keep` at the beginning stay, and half of the rest's room is filled.
   generation regenerate(std::vector<token> text, generate_options options = {});
+
+  // Another session that goes on from the same tokens; until they differ, they share all pages. Its
+  // sampling has the same state.
+  session fork() const;
+  // Throws error: io. There is no half file under this name, whatever happens.
+  void save(const std::filesystem::path& path) const;
 
   // The lower level, token by token. Appends tokens to the context; returns the logits after the
   // last one, [n_vocab], valid until the session's next call. Throws error: invalid_argument (too
@@ -61,14 +91,19 @@ class NIBBLE_API session {
   std::int32_t context() const noexcept;           // how many it can hold
   // Forgets all but the first `count` tokens.
   void truncate(std::int32_t count);
+  // Drops `drop` tokens after the first `keep`. Those behind them move up: their keys and values
+  // stay as they were computed, and only distances to the first ones change.
+  void shift(std::int32_t keep, std::int32_t drop);
 
   std::uint64_t seed() const noexcept;
   const session_timings& timings() const noexcept;
 
  private:
   friend class generation;
+  friend class scheduler;
   generation make_generation(std::vector<token> prompt, bool anew, generate_options options);
   struct state;
+  explicit session(std::unique_ptr<state> s);
   std::unique_ptr<state> state_;
 };
 

@@ -71,7 +71,7 @@ struct NIBBLE_API model_definition {
   explicit model_definition(const gguf::file& file);
 
   kv_layer kv(std::int32_t layer) const;
-  kv_layout kv(kv_type key, kv_type value, std::int32_t n_ctx) const;
+  kv_layout kv(kv_type key, kv_type value) const;
   // The steps of blocks [first, last). The data of the weights is not read.
   recording record(const weight_table& weights, std::size_t first, std::size_t last) const;
 };

@@ -8,6 +8,7 @@
 #include <nibble/device/backend.hpp>
 #include <nibble/model/arch.hpp>
 #include <nibble/plan/token_cost.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,7 +17,12 @@ namespace nibble::inline NIBBLE_ABI {
 struct plan_options {
   std::int32_t context = 0;  // tokens of a session; 0: the model's own, at most 4096
   kv_type key = kv_type::f16, value = kv_type::f16;
-  std::int32_t batch = 512;  // tokens of a prompt that are computed together
+  // kv_layout's switches; none: on for types with integer codes, where the model's heads allow it.
+  std::optional<bool> rotate_key = {}, rotate_value = {};
+  // There is room for so many with full contexts. More may be open, as long as their tokens fit
+  // into the pages together.
+  std::int32_t sessions = 1;
+  std::int32_t batch = 512;  // tokens that are computed together
   bool all_logits = false;   // logits of every token of a batch, not of the last one only
 };
 
@@ -24,7 +30,7 @@ struct plan_options {
 struct device_use {
   device_info device;
   std::uint64_t weights = 0;
-  std::uint64_t kv = 0;         // of one session with the full context
+  std::uint64_t kv = 0;         // of all sessions
   std::uint64_t workspace = 0;  // activations, scratch
 
   std::uint64_t total() const { return weights + kv + workspace; }
@@ -39,8 +45,9 @@ struct placed_block {
 struct placement {
   std::vector<device_use> devices;
   std::vector<placed_block> blocks;  // in the order in which they run
-  std::int32_t context = 0;
-  kv_type key = kv_type::f16, value = kv_type::f16;
+  std::int32_t context = 0, sessions = 1;
+  kv_layout kv;
+  std::vector<std::int32_t> kv_pages;  // of each group of layers
   program_limits limits;
   token_cost cost;
   std::vector<std::string> reasons;  // one sentence for each decision and fallback
