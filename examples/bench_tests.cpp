@@ -222,7 +222,8 @@ double runner::read(nibble::session& session, const std::vector<nibble::token>& 
 
 first_token runner::run_shared(std::int32_t shared, std::int32_t repetitions) {
   for (nibble::session& s : sessions_) s.truncate(0);
-  read(sessions_[0], draw(64));  // wakes threads and touches memory
+  read(sessions_[0],
+       draw(std::min(64, model_.plan().context)));  // wakes threads and touches memory
   first_token r{.shared = shared, .prompt = shared + own_tokens};
   std::vector<double> alone, with_other;
   for (std::int32_t i = 0; i < repetitions; ++i) {

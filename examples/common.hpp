@@ -139,8 +139,9 @@ inline void parse_rotation(const std::string& option, const std::string& text,
   const auto [key, value] = split_kv(text);
   const auto on = [&](const std::string& word) {
     if (word == "on" || word == "off") return word == "on";
-    throw CLI::ValidationError(option, "'" + nibble::gguf::printable(word) +
-                                           "' is neither on nor off (one for both, or keys,values)");
+    throw CLI::ValidationError(option,
+                               "'" + nibble::gguf::printable(word) +
+                                   "' is neither on nor off (one for both, or keys,values)");
   };
   plan.rotate_key = on(key);
   plan.rotate_value = on(value);
@@ -208,7 +209,7 @@ struct load_options {
         rotation,
         [this, rotation](const std::string& text) { parse_rotation(rotation, text, model.plan); },
         "rotate keys and values before they are stored, on or off, one for both or K,V" +
-            by_default("on for types below 16 bits"));
+            by_default("on for keys below 16 bits"));
     app.add_option("--" + prefix + "isa", model.cpu.isa,
                    "instruction set" + by_default("NIBBLE_ISA, then the best"))
         ->check(is_isa);

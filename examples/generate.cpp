@@ -116,7 +116,7 @@ void add_options(CLI::App& app, options& o) {
   app.add_option("--session", o.session_path,
                  "go on from the session saved in this file, if there is one, and save it there in "
                  "the end")
-      ->check(common::not_empty)
+      ->check(common::is_output)
       ->excludes(chat);
   app.add_flag("-v,--verbose", o.verbose, "show the plan and the timings");
   common::sampling_group(app, o.sampling);
@@ -208,6 +208,10 @@ int main(int argc, char** argv) {
   add_options(app, o);
   app.final_callback([&] {
     if (!o.prompt && !o.chat) throw CLI::RequiredError("prompt (or --chat)");
+    if (o.session.keep > 0 && o.session.when_full == nibble::context_policy::stop) {
+      throw CLI::ValidationError("--keep",
+                                 "tokens are only dropped with --when-full shift or slide");
+    }
   });
   if (const auto status = common::parse(app, argc, argv)) return *status;
   return common::run([&] { generate(o); });

@@ -10,8 +10,9 @@ stories260K-x256-f32.gguf if it is in the folder that NIBBLE_TEST_DATA names, or
 beside the project.
 
 The shipped model reads its held-out text. The other's corpus is not here, so it reads what it writes
-itself, token by token, at temperature 1. Models are measured at 512 tokens and at their full context;
-where these are the same, once.
+itself: with the sampling that programs use unless told otherwise, and at temperature 1 with no token
+left out, where each second word is a close choice. Models are measured at 512 tokens and at their full
+context; where these are the same, once.
 """
 import argparse
 import concurrent.futures
@@ -53,10 +54,9 @@ class Programs:
         keys = json.loads(path.read_text())["metadata"]
         return int(keys[f"{keys['general.architecture']}.context_length"])
 
-    def sample(self, model, tokens, seeds, path):
+    def sample(self, model, tokens, seeds, options, path):
         """Writes what the model says by itself, a document for each seed."""
-        texts = together(lambda seed: self.run("generate", model, "", "-n", tokens, "--temperature", "1", "--top-k", "0", "--top-p", "1",
-                                               "--min-p", "0", "--seed", seed, "-t", "1"), seeds)
+        texts = together(lambda seed: self.run("generate", model, "", "-n", tokens, *options, "--seed", seed, "-t", "1"), seeds)
         path.write_text(SEPARATOR.join(t.rstrip("\n") for t in texts if t.strip()))
 
 
@@ -85,7 +85,7 @@ def row(types, rotated, found):
     of, keys, values = found["comparison"], *types
     size, reference = found["model"]["kv_bytes_per_token"], found["reference"]["kv_bytes_per_token"]
     return "| " + " | ".join([
-        keys if keys == values else f"{keys} / {values}", rotated, str(size), f"{reference / size:.2f}",
+        keys if keys == values else f"{keys} / {values}", rotated, str(size), f"{100 * (1 - size / reference):.2f} %",
         f"{significant(of['kl_mean'])} ± {significant(of['kl_error'])}", significant(of["kl_99"]), significant(of["kl_max"]),
         f"{100 * of['same_top']:.2f} ± {100 * of['same_top_error']:.2f} %",
         f"{of['perplexity_ratio']:.5f} ± {of['perplexity_ratio_error']:.5f}"]) + " |"
@@ -98,23 +98,31 @@ def table(programs, title, model, text, activations, folder):
     one = found[kinds[0]]
     lines = [row(types, rotated, found[types, rotation]) for types in TYPES for rotation, rotated in ROTATIONS]
     return (f"### {title}\n\n{one['tokens']} tokens predicted; with f16 the perplexity is {one['reference']['perplexity']:.4f}.\n\n"
-            "| keys / values | rotated | bytes a token | times smaller than f16 | KL divergence, mean | 99 % | greatest | same top token | perplexity ratio |\n"
+            "| keys / values | rotated | bytes a token | less than f16 | KL divergence, mean | 99 % | greatest | same top token | perplexity ratio |\n"
             "|---|---|--:|--:|--:|--:|--:|--:|--:|\n" + "\n".join(lines) + "\n")
 
 
-def sections_of(programs, name, model, text_of, kinds_of_activations, folder):
-    """All tables of a model. text_of(length): options that make nibble-perplexity read so many tokens together."""
+def sections_of(programs, name, model, text_of, kinds_of_activations, only, folder):
+    """All tables of a model whose titles contain `only`, by title. text_of(length): options that make nibble-perplexity read so many
+    tokens together."""
     context = programs.context(model, folder)
     lengths = sorted({min(SHORT, context), context})
     note = "" if len(lengths) > 1 else f" (its full context is {context} tokens, so there is no other length)"
-    sections = []
+    sections = {}
     for length in lengths:
-        text = text_of(length)
         for activations in kinds_of_activations:
             title = f"{name}, {activations} activations, {length} tokens"
-            made = table(programs, title, model, text, activations, folder)
-            sections.append(made.replace(" tokens predicted;", f" tokens predicted{note};", 1))
+            if only not in title:
+                continue
+            made = table(programs, title, model, text_of(length), activations, folder)
+            sections[title] = made.replace(" tokens predicted;", f" tokens predicted{note};", 1)
     return sections
+
+
+def sections_on(page):
+    """What the page has already, by title."""
+    parts = page.split(BEGIN)[1].split(END)[0].split("### ")[1:]
+    return {part.split("\n", 1)[0]: f"### {part.rstrip()}\n" for part in parts}
 
 
 def main():
@@ -123,6 +131,7 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "docs/kv-cache.md", help="file with the two markers")
     parser.add_argument("--chunks", type=int, default=1000, metavar="N", help="at most so many chunks of the held-out text (default: all)")
     parser.add_argument("--documents", type=int, default=120, metavar="N", help="documents that a model writes (default: 120)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="measure tables with this in their title; leave the others as they are")
     options = parser.parse_args()
     page = options.out.read_text()
     if BEGIN not in page or END not in page:
@@ -138,18 +147,24 @@ def main():
             return ["--text", ROOT / "examples/models/heldout.txt", "--parse-special", "--chunk", length, "--stride", length // 2,
                     "--chunks", options.chunks]
 
-        def own(length):
-            path = folder / f"own-{length}.txt"
-            programs.sample(other, length - 1, range(1, 1 + options.documents), path)
-            return ["--text", path, "--documents", SEPARATOR, "--chunk", length]
+        def written(*sampling):
+            def text_of(length):
+                path = folder / "own.txt"
+                programs.sample(other, length - 1, range(1, 1 + options.documents), sampling, path)
+                return ["--text", path, "--documents", SEPARATOR, "--chunk", length]
+            return text_of
 
-        sections = sections_of(programs, "The shipped model (Q8_0)", shipped, heldout, ["float", "int8"], folder)
+        name, only = "stories260K-x256 (F32)", options.only
+        sections = sections_on(page)
+        sections |= sections_of(programs, "The shipped model (Q8_0)", shipped, heldout, ["float", "int8"], only, folder)
         if other.exists():
-            sections += sections_of(programs, "stories260K-x256 (F32)", other, own, ["float"], folder)
+            sections |= sections_of(programs, f"{name}, usual sampling", other, written(), ["float"], only, folder)
+            plain = ["--temperature", "1", "--top-k", "0", "--top-p", "1", "--min-p", "0"]
+            sections |= sections_of(programs, f"{name}, temperature 1", other, written(*plain), ["float"], only, folder)
         else:
-            print(f"{other} is not there: left out", file=sys.stderr)
+            print(f"{other} is not there: its tables are left as they are", file=sys.stderr)
     before, after = page.split(BEGIN)[0], page.split(END)[1]
-    options.out.write_text(f"{before}{BEGIN}\n\n" + "\n".join(sections) + f"\n{END}{after}")
+    options.out.write_text(f"{before}{BEGIN}\n\n" + "\n".join(sections.values()) + f"\n{END}{after}")
 
 
 if __name__ == "__main__":

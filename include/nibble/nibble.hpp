@@ -11,6 +11,7 @@
 #include <nibble/engine/scheduler.hpp>
 #include <nibble/engine/session.hpp>
 #include <nibble/gguf/file.hpp>
+#include <nibble/kv/page_pool.hpp>
 #include <nibble/plan/placement.hpp>
 #include <nibble/quantise/file.hpp>
 #include <nibble/quantise/rows.hpp>

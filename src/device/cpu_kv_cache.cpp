@@ -13,7 +13,7 @@ void check_row(kv_type type, std::int32_t length, const char* what, std::size_t 
   throw error(errc::unsupported,
               concat(what, " of layer ", layer, " have ", length, " values a head; ",
                      info_of(type).name, " needs a multiple of 8 up to ", longest_coded_row,
-                     ". f16 and bf16 take any number."));
+                     ". f32, f16 and bf16 take any number."));
 }
 
 void check_layout(const kv_layout& layout, std::span<const std::int32_t> pages) {

@@ -74,6 +74,8 @@ struct scheduler::state {
   static session::state& of(job& j) { return *j.task.session.state_; }
   static generation::state& text_of(job& j) { return *j.generation.state_; }
 
+  void check(const scheduler_task& task) const;
+  task_id take_in(std::list<job>& one);
   std::vector<std::int32_t> pages_wanted(job& j) const;
   bool has_pages_for(job& j);
   void check_possible(job& j) const;
@@ -185,46 +187,65 @@ bool scheduler::state::has_pages_for(job& j) {
   return true;
 }
 
-scheduler::task_id scheduler::submit(scheduler_task task) {
+scheduler::task_id scheduler::submit(scheduler_task&& task) {
   return with_memory_for("a task of the scheduler", [&] {
-    session::state* const s = task.session.state_.get();
-    if (s == nullptr || s->loaded != state_->loaded) {
-      throw error(errc::invalid_argument,
-                  "the session of a task belongs to another model than the scheduler.");
-    }
-    std::vector<token> first = task.prompt;  // what will be queued
-    if (s->pending) first.insert(first.begin(), *s->pending);
-    if (!first.empty()) {
-      s->check(first, false);
-    } else if (s->logits.empty()) {
-      throw error(errc::invalid_argument,
-                  "a task has no prompt, and its session holds nothing to go on from.");
-    }
+    state_->check(task);
     auto made = task.session.make_generation(task.prompt, false, task.options);
     std::list<job> one;
     one.push_back({.task = std::move(task), .generation = std::move(made)});
-    job& j = one.front();
-    if (j.task.on_text) {
-      j.on_text = std::make_shared<const decltype(j.task.on_text)>(std::move(j.task.on_text));
+    try {
+      return state_->take_in(one);
+    } catch (...) {
+      job& j = one.front();
+      if (j.on_text) j.task.on_text = *j.on_text;
+      task = std::move(j.task);
+      throw;
     }
-    j.promised = state_->pages_wanted(j);
-    state_->check_possible(j);
-    const std::lock_guard lock(state_->mutex);
-    const bool now =
-        state_->waiting.empty() &&
-        static_cast<std::int32_t>(state_->running.size()) < state_->options.max_running &&
-        state_->has_pages_for(j);
-    if (!now && j.task.when_full == admission::fail) {
-      throw error(errc::out_of_memory,
-                  concat("the scheduler has no place for another task: ", state_->running.size(),
-                         " are running and ", state_->waiting.size(), " are waiting."));
-    }
-    j.id = ++state_->last_id;
-    // tasks that are let in begin with the next step
-    (now ? state_->running : state_->waiting)
-        .splice((now ? state_->running : state_->waiting).end(), one);
-    return state_->last_id;
   });
+}
+
+void scheduler::state::check(const scheduler_task& task) const {
+  session::state* const s = task.session.state_.get();
+  if (s == nullptr || s->loaded != loaded) {
+    throw error(errc::invalid_argument,
+                "the session of a task belongs to another model than the scheduler.");
+  }
+  std::vector<token> first = task.prompt;  // what will be queued
+  if (s->pending) first.insert(first.begin(), *s->pending);
+  if (!first.empty()) {
+    s->check(first, false);
+  } else if (s->logits.empty()) {
+    throw error(errc::invalid_argument,
+                "a task has no prompt, and its session holds nothing to go on from.");
+  }
+}
+
+scheduler::task_id scheduler::state::take_in(std::list<job>& one) {
+  job& j = one.front();
+  if (j.task.on_text) {
+    j.on_text = std::make_shared<const decltype(j.task.on_text)>(std::move(j.task.on_text));
+  }
+  j.promised = pages_wanted(j);
+  check_possible(j);
+  const session::state& s = of(j);
+  for (std::size_t g = 0; g < j.promised.size(); ++g) {
+    const auto held = static_cast<std::int64_t>(s.cached);
+    j.promised[g] += loaded->pages->copies_before(s.sequence, held, g) ? 1 : 0;
+  }
+  const std::lock_guard lock(mutex);
+  const bool now = waiting.empty() &&
+                   static_cast<std::int32_t>(running.size()) < options.max_running &&
+                   has_pages_for(j);
+  if (!now && j.task.when_full == admission::fail) {
+    throw error(errc::out_of_memory,
+                concat("the scheduler has no place for another task: ", running.size(),
+                       " are running and ", waiting.size(), " are waiting."));
+  }
+  j.id = ++last_id;
+  // tasks that are let in begin with the next step
+  std::list<job>& to = now ? running : waiting;
+  to.splice(to.end(), one);
+  return last_id;
 }
 
 bool scheduler::cancel(task_id id) {

@@ -61,9 +61,13 @@ class counted_output {
 
 class counted_input {
  public:
-  explicit counted_input(const std::filesystem::path& path)
-      : name_(path.string()), file_(path, std::ios::binary) {
+  explicit counted_input(const std::filesystem::path& path) : name_(path.string()) {
     std::error_code failed;
+    if (std::filesystem::exists(path, failed) && !std::filesystem::is_regular_file(path, failed)) {
+      throw error(errc::io, "a saved session is a regular file, and this is none.",
+                  {.file = name_});
+    }
+    file_.open(path, std::ios::binary);
     size_ = std::filesystem::file_size(path, failed);
     if (failed || !file_) {
       throw error(errc::io, "the saved session cannot be opened.", {.file = name_});

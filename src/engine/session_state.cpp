@@ -20,11 +20,15 @@ session::state::state(std::shared_ptr<model::state> of, nibble::sampler by,
                       const session_options& wanted)
     : loaded(std::move(of)), options(wanted), sampler(std::move(by)) {
   const std::int32_t context = loaded->plan.context;
-  if (options.keep < 0 || options.keep >= context || options.drop < 0) {
+  const bool known = options.when_full == context_policy::stop ||
+                     options.when_full == context_policy::shift ||
+                     options.when_full == context_policy::slide;
+  if (options.keep < 0 || options.keep >= context || options.drop < 0 || !known) {
     throw error(errc::invalid_argument,
                 concat("a session that keeps ", options.keep, " tokens and drops ", options.drop,
-                       " cannot be made; the context has ", context,
-                       ", and the numbers must not be negative."));
+                       known ? "" : " by no policy that there is",
+                       " cannot be made; of a context of ", context, " it may keep 0 to ",
+                       context - 1, ", and it cannot drop less than 0 (0: half)."));
   }
   sequence = loaded->pages->make_sequence(options.keep, context);
   tokens.reserve(static_cast<std::size_t>(context));
@@ -64,9 +68,7 @@ bool session::state::can_take(std::size_t more, std::int64_t room) const {
   const auto wanted = static_cast<std::int64_t>(more);
   if (wanted <= room) return true;
   if (options.when_full == context_policy::stop) return false;
-  // all but those that stay may go; ends of pages on both sides of the gap stay unused
-  const std::int64_t stay = pages_for(options.keep) * kv_page_tokens;
-  return stay + wanted <= loaded->plan.context / kv_page_tokens * kv_page_tokens;
+  return options.keep + wanted <= loaded->plan.context;  // all but those that stay may go
 }
 
 void session::state::check(std::span<const token> more, bool anew) const {
@@ -81,9 +83,12 @@ void session::state::check(std::span<const token> more, bool anew) const {
                                     : tokens.size();
     throw error(errc::invalid_argument,
                 concat(more.size(), more.size() == 1 ? " token does" : " tokens do",
-                       " not fit: the context holds ", context, " tokens and ", held,
-                       " of them are taken. Plan a longer context, or ",
-                       stops ? "truncate the session." : "let the session keep fewer."));
+                       " not fit: the context holds ", context, context == 1 ? " token" : " tokens",
+                       " and ", held, stops ? " of them are taken." : " of them are to be kept.",
+                       " Plan a longer context",
+                       held == 0 ? "."
+                       : stops   ? ", or truncate the session."
+                                 : ", or let the session keep fewer."));
   }
   for (const token id : more) {
     if (id < 0 || id >= loaded->hp.n_vocab) {
@@ -97,16 +102,24 @@ void session::state::make_room(std::size_t more) {
   const auto wanted = static_cast<std::int64_t>(more);
   while (wanted > room()) {
     const auto n = static_cast<std::int64_t>(tokens.size());
-    const std::int64_t keep = std::min<std::int64_t>(options.keep, n);
-    const std::int64_t most = n - keep;
-    std::int64_t drop = wanted - room();
-    if (options.when_full == context_policy::shift) {
-      drop = std::max<std::int64_t>(drop, options.drop > 0 ? options.drop : most / 2);
-    }
-    // what is left then begins with a page
+    const std::int64_t keep = std::min<std::int64_t>(options.keep, n), most = n - keep;
+    const bool slides = options.when_full == context_policy::slide;
+    std::int64_t usual = 0;  // that go at a time
+    if (!slides) usual = options.drop > 0 ? options.drop : most / 2;
+    const std::int64_t drop = std::max(usual, wanted - room());
+    // what is left begins with a page, or a part of it would be lost
     const std::int64_t behind = keep + sequence.table.dropped + drop;
-    drop += pages_for(behind) * kv_page_tokens - behind;
-    shift(static_cast<std::int32_t>(keep), static_cast<std::int32_t>(std::min(drop, most)));
+    const std::int64_t whole = drop + pages_for(behind) * kv_page_tokens - behind;
+    if (whole <= std::max(usual, most / 2)) {
+      shift(static_cast<std::int32_t>(keep), static_cast<std::int32_t>(whole));
+      continue;
+    }
+    // Pages are too coarse for what is left: without a gap there is room for all of the context.
+    // What stays is computed again, so not for a single token each time.
+    const std::int64_t few = std::max({usual, wanted - (loaded->plan.context - n), most / 4});
+    shift(static_cast<std::int32_t>(keep), static_cast<std::int32_t>(std::min(few, most)));
+    forget_pages();
+    return;
   }
 }
 

@@ -458,6 +458,13 @@ void page_pool::restore(kv_sequence& s, std::int32_t keep, std::int64_t dropped,
   s = std::move(made);
 }
 
+bool page_pool::copies_before(const kv_sequence& s, std::int64_t n, std::size_t group) const {
+  const std::lock_guard lock(state_->mutex);
+  const std::int64_t page = state_->is_state(group) ? 0 : s.table.place(n) / kv_page_tokens;
+  const page_id id = s.table.groups[group].at(page);
+  return id != no_page && state_->groups[group].references(id) > 1;
+}
+
 page_pool::usage page_pool::in_use(std::size_t group) const {
   const std::lock_guard lock(state_->mutex);
   const page_list& list = state_->groups[group];

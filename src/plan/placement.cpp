@@ -55,7 +55,7 @@ std::string obstacle_to_rotation(const kv_layout& layout, bool key) {
 bool choose_rotation(const kv_layout& layout, bool key, std::optional<bool> wanted,
                      placement& out) {
   const char* const what = key ? "keys" : "values";
-  const bool usual = has_scales(key ? layout.key : layout.value);
+  const bool usual = key && has_scales(layout.key);  // docs/kv-cache.md: values gain nothing
   if (!wanted.value_or(usual)) return false;
   const std::string obstacle = obstacle_to_rotation(layout, key);
   if (obstacle.empty()) return true;
@@ -69,6 +69,11 @@ bool choose_rotation(const kv_layout& layout, bool key, std::optional<bool> want
 
 void choose_kv(const model_definition& model, const backend& device, const plan_options& options,
                placement& out) {
+  for (const kv_type type : {options.key, options.value}) {
+    if (static_cast<std::size_t>(type) < all_kv_types.size()) continue;
+    throw error(errc::invalid_argument, concat("there is no type ", static_cast<int>(type),
+                                               " of keys and values; see kv_type."));
+  }
   out.kv = model.kv(options.key, options.value);
   out.kv.rotate_key = choose_rotation(out.kv, true, options.rotate_key, out);
   out.kv.rotate_value = choose_rotation(out.kv, false, options.rotate_value, out);
@@ -144,8 +149,8 @@ placement make_plan(const model_definition& model, const backend& device,
                 .max_outputs = options.all_logits ? batch : std::min(options.sessions, batch),
                 .max_context = out.context};
   count_weights(model, device, out);
-  out.cost = count_token_cost(model, device, options.key, options.value);
   choose_kv(model, device, options, out);
+  out.cost = count_token_cost(model, device, options.key, options.value);
   out.devices[0].workspace = count_workspace(model, device, out.limits);
   if (!model.unused.empty()) {
     out.reasons.push_back(

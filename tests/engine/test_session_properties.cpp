@@ -27,6 +27,7 @@ nibble::model load(const std::vector<std::byte>& bytes, kv_type type, std::int32
   options.cpu.threads = 1;
   options.plan.context = context;
   options.plan.key = options.plan.value = type;
+  options.plan.rotate_key = options.plan.rotate_value = nibble::has_scales(type);
   options.plan.sessions = sessions;
   options.plan.batch = batch;
   options.plan.all_logits = all_logits;

@@ -24,7 +24,7 @@ TEST_CASE("README.md shows examples/embed_in_app.cpp as it is") {
 TEST_CASE("README.md names every program") {
   const std::string readme = read("README.md");
   for (const char* name : {"generate", "inspect", "tokenize", "logits", "bench", "perplexity",
-                           "imatrix", "quantize", "synth", "embed-in-app"}) {
+                           "imatrix", "quantize", "synth", "batch", "embed-in-app"}) {
     INFO(name);
     CHECK(readme.find("| `nibble-" + std::string(name) + "` |") != std::string::npos);
   }

@@ -51,8 +51,8 @@ struct kv_layout {
   }
 };
 
-// Tokens are kept in pages of this many, so that pages can be shared and freed one by one.
-// Attention is as fast with pages of 32 to 256 (docs/kv-cache.md); small ones waste less.
+// Tokens are kept in pages of this many, so that pages can be shared and freed one by one. Small
+// ones waste less and share more; docs/kv-cache.md has what attention makes of them.
 inline constexpr std::int32_t kv_page_tokens = 64;
 
 constexpr std::int64_t pages_for(std::int64_t tokens) {

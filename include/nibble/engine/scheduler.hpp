@@ -36,18 +36,19 @@ struct scheduler_task {
   generate_options options = {};
   admission when_full = admission::wait;
   // Both are called by whoever runs the scheduler, between batches, or cancels the task; they may
-  // submit and cancel.
+  // submit and cancel. What they throw leaves step(), run() or cancel(), which may be called again.
   // `text` is whole UTF-8.
   std::function<void(std::string_view text)> on_text = {};
-  // Once for each task. `failure`: null, or what went wrong, and then `why` is none. The session
-  // holds what was computed.
+  // Once for each task, but for those that are left when the scheduler ends. `failure`: null, or
+  // what went wrong, and then `why` is none. The session holds what was computed.
   std::function<void(nibble::session session, finish_reason why, std::exception_ptr failure)>
       on_end = {};
 };
 
 // Continuous batching (Yu et al. 2022, Orca): each step computes one token of every generation that
 // goes on, beside parts of the prompts of those that begin. A task is let in when there are enough
-// pages for all that it may come to, so that none has to be thrown out again. Tasks share what
+// pages for all that it may come to, so that none has to be thrown out again, as long as sessions
+// outside the scheduler leave it the pages that the model was planned with. Tasks share what
 // their prompts have in common, like all sessions.
 //
 // submit(), cancel() and the counts may be called from any thread at any time; step() and run()
@@ -62,17 +63,19 @@ class NIBBLE_API scheduler {
   scheduler(const scheduler&) = delete;
   scheduler& operator=(const scheduler&) = delete;
 
-  // Throws error: invalid_argument (tokens that do not fit, a session of another model),
-  // out_of_memory (more pages than there can be, or admission::fail and no place).
-  task_id submit(scheduler_task task);
+  // Takes the task, unless this throws. Throws error: invalid_argument (tokens that do not fit, a
+  // session of another model), out_of_memory (more pages than there can be, or admission::fail and
+  // no place).
+  task_id submit(scheduler_task&& task);
   // The task ends with finish_reason::cancelled. Its session goes to on_end, or with it, its pages
-  // are free: at once if the task is in no batch just now, else right after that batch. False if
-  // there is no such task any more.
+  // are free: at once, or right after the batch that is computed just now, or the callback that is
+  // running. False if there is no such task any more.
   bool cancel(task_id id);
 
-  // Computes one batch; false if there was nothing to do.
+  // Computes one batch; false if nothing can be done: there are no tasks, or those that wait need
+  // pages that sessions outside the scheduler hold.
   bool step();
-  // Until nothing is left to do, or that is asked for.
+  // Until a step returns false, or a stop is asked for.
   void run(std::stop_token stop = {});
 
   std::int32_t running() const;

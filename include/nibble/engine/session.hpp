@@ -20,8 +20,11 @@ namespace nibble::inline NIBBLE_ABI {
 enum class context_policy {
   stop,   // a generation ends (finish_reason::context_full), append() throws
   shift,  // the oldest tokens are dropped, many at a time
-  slide   // the same, as few at a time as can be
+  slide   // the same, few at a time
 };
+// Pages are dropped as a whole, so a session that keeps some tokens may hold up to 64 fewer than
+// the context. Where that would be half of it or more, tokens are dropped one by one, and what
+// stays is computed again.
 
 struct session_options {
   context_policy when_full = context_policy::stop;
@@ -32,7 +35,8 @@ struct session_options {
   std::int32_t drop = 0;
 };
 
-// Sessions of one model may be used from different threads at once; one session may not.
+// Sessions of one model may be used from different threads at once; one session may not. One that
+// was moved from may be assigned to, or end, and nothing else.
 class NIBBLE_API session {
  public:
   // Takes pages of the model's KV cache as it grows. `sampling` holds until set_sampling, and for

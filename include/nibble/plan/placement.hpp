@@ -17,7 +17,7 @@ namespace nibble::inline NIBBLE_ABI {
 struct plan_options {
   std::int32_t context = 0;  // tokens of a session; 0: the model's own, at most 4096
   kv_type key = kv_type::f16, value = kv_type::f16;
-  // kv_layout's switches; none: on for types with integer codes, where the model's heads allow it.
+  // kv_layout's switches; none: on for keys with integer codes, where the model's heads allow it.
   std::optional<bool> rotate_key = {}, rotate_value = {};
   // There is room for so many with full contexts. More may be open, as long as their tokens fit
   // into the pages together.
