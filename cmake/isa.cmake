@@ -29,6 +29,12 @@ elseif(nibble_processor MATCHES "aarch64|arm64")
   list(APPEND nibble_isas ${nibble_isas_aarch64})
 endif()
 
+# With sanitizers a unit takes minutes, and these two are made of the templates of others: `avx2` and
+# `avx512vnni` stand for them there.
+if(NIBBLE_SANITIZE)
+  list(REMOVE_ITEM nibble_isas avxvnni avx512)
+endif()
+
 # All flags of a unit for one instruction set, whose namespaces are named after `unit`.
 function(nibble_isa_unit_flags isa unit result)
   # kernels export nothing, and so are the same for static and shared libraries: ccache has them then
@@ -42,6 +48,9 @@ function(nibble_isa_unit_flags isa unit result)
 endfunction()
 
 function(nibble_isa_sources target)
+  if(NIBBLE_SANITIZE)
+    target_compile_definitions(${target} PRIVATE NIBBLE_FEWER_ISAS)  # for select.cpp
+  endif()
   file(GLOB isa_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cpu/isa_*.cpp)
   foreach(source ${isa_sources})
     get_filename_component(name ${source} NAME_WE)

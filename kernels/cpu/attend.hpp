@@ -122,6 +122,16 @@ inline void finish_query(const softmax_state& state, const float* sink, std::int
       length, out, [&](const Floats& x) { return x * factor; }, static_cast<const float*>(out));
 }
 
+// Asks for n rows. They come from memory, and the processor's own prefetching starts anew in each
+// page. Rows of four bits are a line or less, and asking for them costs more than it gives.
+inline void fetch_rows(row_type type, const cpu::kv_rows& rows, std::int64_t length,
+                       std::int64_t n) {
+  if (four_bits(type)) return;
+  const auto* const from = static_cast<const unsigned char*>(rows.codes);
+  const std::int64_t bytes = n * row_code_bytes(type, length);
+  for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
+}
+
 // Pages of keys and values that are walked through by segments.
 template <typename Floats>
 class segment_walk {
@@ -148,6 +158,17 @@ class segment_walk {
     return (args_.first + token) / cpu::attend_segment;
   }
 
+  // The keys of the block after this one, which ends at token `end` of its page.
+  void fetch_keys_after(const cpu::kv_page& page, std::int64_t end) const {
+    const auto type = static_cast<row_type>(args_.key_type);
+    const bool last = end == page.count;
+    if (last && page_ + 1 == args_.n_pages) return;
+    const cpu::kv_page& next = last ? args_.pages[page_ + 1] : page;
+    const std::int64_t at = last ? 0 : end;
+    fetch_rows(type, rows_from(type, next.key, args_.key_length, at), args_.key_length,
+               least<std::int64_t>(attend_block, next.count - at));
+  }
+
   void add_page(const cpu::kv_page& page, softmax_state* states) {
     const auto key = static_cast<row_type>(args_.key_type);
     const auto value = static_cast<row_type>(args_.value_type);
@@ -155,9 +176,12 @@ class segment_walk {
       const int n = static_cast<int>(least<std::int64_t>(attend_block, page.count - at));
       if (!block_.begin(at_ + at, n)) continue;
       float keep[cpu::attend_queries];
+      const cpu::kv_rows values = rows_from(value, page.value, args_.value_length, at);
+      if (block_.few()) fetch_rows(value, values, args_.value_length, n);
       make_logits<Floats>(block_, rows_from(key, page.key, args_.key_length, at), page.turned);
+      if (block_.few()) fetch_keys_after(page, at + n);
       weigh<Floats>(block_, states, keep);
-      add_values_of<Floats>(block_, keep, rows_from(value, page.value, args_.value_length, at));
+      add_values_of<Floats>(block_, keep, values);
     }
   }
 

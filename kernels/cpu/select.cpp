@@ -31,7 +31,7 @@ bool has_avx2() {
 }
 
 // No name in clang 14 either: leaf 7, subleaf 1 (the first gives the number of subleaves).
-bool has_avxvnni() {
+[[maybe_unused]] bool has_avxvnni() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || a < 1) return false;
   __get_cpuid_count(7, 1, &a, &b, &c, &d);
@@ -50,8 +50,10 @@ bool has_avx512vnni() {
 
 constexpr built_isa isas[] = {
     {"avx512vnni", has_avx512vnni, kernels_avx512vnni},
+#if !defined(NIBBLE_FEWER_ISAS)
     {"avxvnni", has_avxvnni, kernels_avxvnni},
     {"avx512", has_avx512, kernels_avx512},
+#endif
     {"avx2", has_avx2, kernels_avx2},
     {"sse42", has_sse42, kernels_sse42},
     {"scalar", always, kernels_scalar},

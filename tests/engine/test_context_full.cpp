@@ -24,15 +24,15 @@ std::vector<token> some_tokens(std::size_t n) {
 }  // namespace
 
 TEST_CASE("sessions that may drop tokens never end, and keep what they are to keep") {
-  for (const std::int32_t context : {1, 2, 63, 64, 65, 127, 130, 256}) {
+  for (const std::int32_t context : {1, 2, 63, 64, 65, 130}) {
     const nibble::model model = load(context);
     for (const auto policy : {context_policy::shift, context_policy::slide}) {
-      for (const std::int32_t keep : {0, 1, 30, 100}) {
+      for (const std::int32_t keep : {0, 1, 30}) {
         if (keep >= context) continue;
         INFO("context " << context << ", keep " << keep << ", slides "
                         << (policy == context_policy::slide));
         session s(model, {}, {.when_full = policy, .keep = keep});
-        const auto tokens = some_tokens(static_cast<std::size_t>(3 * context + 5));
+        const auto tokens = some_tokens(static_cast<std::size_t>(2 * context + 40));
         std::size_t least = tokens.size();
         for (std::size_t i = 0; i < tokens.size(); ++i) {
           s.append({&tokens[i], 1});
