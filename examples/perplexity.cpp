@@ -53,9 +53,8 @@ void choose_text(program_options& options) {
 void complete_reference(program_options& options, const CLI::App& app) {
   common::load_options& to = options.against;
   const common::load_options& from = options.load;
-  for (const char* option :
-       {"--against", "--against-activations", "--kl-against", "--against-kv-rotation",
-        "--against-isa"}) {
+  for (const char* option : {"--against", "--against-activations", "--kl-against",
+                             "--against-kv-rotation", "--against-isa"}) {
     options.compares = options.compares || app.count(option) > 0;
   }
   if (app.count("--against") == 0) to.path = from.path;
@@ -108,8 +107,8 @@ class side {
     const auto rotated = [](bool yes) { return yes ? " rotated" : ""; };
     return concat(load.path, " (", common::name_of(load.model.cpu.activations),
                   " activations, keys ", common::name_of(plan.kv.key), rotated(plan.kv.rotate_key),
-                  ", values ", common::name_of(plan.kv.value), rotated(plan.kv.rotate_value), ", ", plan.devices[0].device.name, ", ",
-                  nibble::to_text(plan.devices[0].total()), ")");
+                  ", values ", common::name_of(plan.kv.value), rotated(plan.kv.rotate_value), ", ",
+                  plan.devices[0].device.name, ", ", nibble::to_text(plan.devices[0].total()), ")");
   }
 
  private:
