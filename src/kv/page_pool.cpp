@@ -1,7 +1,6 @@
 #include <nibble/kv/page_pool.hpp>
 
 #include <algorithm>
-#include <cassert>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
 #include <utility>
@@ -215,8 +214,9 @@ void page_pool::prepare(kv_sequence& s, std::int64_t n_past, std::int64_t count)
 #ifndef NDEBUG
   each_written([&](std::size_t g, std::int64_t p) {
     const page_id page = s.table.groups[g].at(p);
-    assert(state_->groups[g].references(page) == 1 && "a page is written that others use");
-    assert(state_->groups[g].node(page) == prefix_tree::none && "a page is written that is filed");
+    const page_list& list = state_->groups[g];
+    if (list.references(page) == 1 && list.node(page) == prefix_tree::none) return;
+    throw error(errc::device, "a page of the KV cache that others use would be written.");
   });
 #endif
   const auto kept = static_cast<std::size_t>(n_past / kv_page_tokens);
