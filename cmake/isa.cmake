@@ -29,10 +29,10 @@ elseif(nibble_processor MATCHES "aarch64|arm64")
   list(APPEND nibble_isas ${nibble_isas_aarch64})
 endif()
 
-# With sanitizers a unit takes minutes, and these two are made of the templates of others: `avx2` and
-# `avx512vnni` stand for them there.
+# With sanitizers a unit takes minutes, and these are made of the templates of others: `avx2`,
+# `avx512vnni` and `scalar` stand for them there.
 if(NIBBLE_SANITIZE)
-  list(REMOVE_ITEM nibble_isas avxvnni avx512)
+  list(REMOVE_ITEM nibble_isas sse42 avxvnni avx512)
 endif()
 
 # All flags of a unit for one instruction set, whose namespaces are named after `unit`.

@@ -185,6 +185,11 @@ struct load_options {
   // The parts of it.
   void add_file(CLI::App& app) {
     app.add_option("model", path, "GGUF file (any part of a split one)")->required();
+    app.add_option("--device", model.device,
+                   "cpu, the id of a GPU (nibble-devices lists them), or auto: the first GPU that "
+                   "the model fits, else the CPU")
+        ->capture_default_str()
+        ->check(not_empty);
     add_threads(app, model.cpu.threads);
   }
   // With a prefix these are another model's, which are as the first one's unless they are given.

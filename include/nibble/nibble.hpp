@@ -5,6 +5,8 @@
 #include <nibble/base/config.hpp>
 #include <nibble/base/error.hpp>
 #include <nibble/device/cpu.hpp>
+#include <nibble/device/gpu.hpp>
+#include <nibble/device/probe.hpp>
 #include <nibble/engine/generation.hpp>
 #include <nibble/engine/model.hpp>
 #include <nibble/engine/sampler.hpp>

@@ -55,7 +55,9 @@ constexpr built_isa isas[] = {
     {"avx512", has_avx512, kernels_avx512},
 #endif
     {"avx2", has_avx2, kernels_avx2},
+#if !defined(NIBBLE_FEWER_ISAS)
     {"sse42", has_sse42, kernels_sse42},
+#endif
     {"scalar", always, kernels_scalar},
 };
 #elif defined(__aarch64__)

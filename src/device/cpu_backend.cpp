@@ -19,11 +19,14 @@ std::vector<int> cores_for_workers(bool pin) {
   return cores;
 }
 
-device_info describe(const cpu::kernel_table& kernels, int threads) {
+}  // namespace
+
+device_info describe_cpu(const cpu::kernel_table& kernels, int threads) {
   const std::size_t cores = physical_cores(allowed_cpus()).size();
   const memory_state memory = read_memory();
   device_info info;
   info.kind = device_kind::cpu;
+  info.id = "cpu";
   info.name = concat("CPU (", cores, cores == 1 ? " core, " : " cores, ", kernels.isa, ")");
   info.threads = threads;
   info.total_bytes = memory.total;
@@ -31,15 +34,13 @@ device_info describe(const cpu::kernel_table& kernels, int threads) {
   return info;
 }
 
-}  // namespace
-
 cpu_backend::cpu_backend(const cpu_options& options, const cpu::kernel_table& kernels)
     : kernels_(kernels),
       activations_(options.activations),
       observer_(options.observer),
       team_(resolve_threads(read_thread_sources(options.threads)),
             cores_for_workers(options.pin_threads)),
-      info_(describe(kernels, team_.size())),
+      info_(describe_cpu(kernels, team_.size())),
       packing_(kernels, options.activations),
       page_lists_(static_cast<std::size_t>(team_.size())) {}
 
@@ -48,52 +49,27 @@ std::size_t cpu_backend::weight_bytes(const tensor_view& tensor) const {
 }
 
 void cpu_backend::reserve_weights(std::size_t bytes) {
-  if (weights_reserved_) {
-    throw error(errc::invalid_argument, "memory for weights was reserved already",
-                {.device = info_.name});
-  }
+  room_.reserve(bytes, info_.name);
   weights_ = arena(bytes, "weights");
-  weights_reserved_ = true;
 }
 
 weight cpu_backend::place_weight(const tensor_view& tensor) {
-  const std::size_t bytes = packing_.bytes(tensor);
-  std::size_t at = weights_used_.load();
-  do {
-    if (bytes <= weights_.bytes() - at) continue;
-    throw error(errc::invalid_argument,
-                concat("a weight of ", bytes, " bytes does not fit: ", at, " of ", weights_.bytes(),
-                       " reserved bytes are used"),
-                {.device = info_.name});
-  } while (!weights_used_.compare_exchange_weak(at, at + bytes));
   weight w;
   w.format = tensor.format;
   w.shape = tensor.shape;
-  w.data = weights_.data() + at;
+  w.data = weights_.data() + room_.take(packing_.bytes(tensor), info_.name);
   w.matrix_bytes = packing_.matrix_bytes(tensor);
   return w;
 }
 
 void cpu_backend::fill_weight(const weight& placed, row_range rows, const std::byte* from) {
-  const auto all = static_cast<std::int64_t>(placed.shape.rows());
-  const auto in_matrix = static_cast<std::int64_t>(placed.shape.extent[1]);
-  const bool inside =
-      rows.first >= 0 && rows.count >= 0 && rows.first <= all && rows.count <= all - rows.first;
-  // a part that ended elsewhere would fill up its last strip with zeros
-  const auto is_border = [&](std::int64_t row) { return row % in_matrix % part_rows == 0; };
-  if (!inside || !is_border(rows.first) || !is_border(rows.first + rows.count)) {
-    throw error(errc::invalid_argument,
-                concat(rows.count, " rows from row ", rows.first, " on, of ", all,
-                       ", are no parts of a weight; those have ", part_rows,
-                       " rows, the last of a matrix what is left"),
-                {.tensor = placed.name, .device = info_.name});
-  }
+  check_part(placed, rows, info_.name);  // a part that ended elsewhere would fill up its last strip
   packing_.pack(placed, rows, from, weights_.data() + (placed.data - weights_.data()));
 }
 
 std::size_t cpu_backend::cache_bytes(const kv_layout& layout,
                                      std::span<const std::int32_t> pages) const {
-  return cpu_kv_cache::bytes_for(layout, pages);
+  return kv_page_layout(layout, pages).bytes();
 }
 
 std::unique_ptr<kv_cache> cpu_backend::make_cache(const kv_layout& layout,

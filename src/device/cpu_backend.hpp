@@ -1,7 +1,6 @@
 // The CPU as a backend: weights in one arena, a team of threads, kernels for one instruction set.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -15,8 +14,11 @@
 #include "device/cpu_step.hpp"
 #include "device/cpu_weights.hpp"
 #include "device/thread_team.hpp"
+#include "device/weight_room.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
+
+device_info describe_cpu(const cpu::kernel_table& kernels, int threads);
 
 class cpu_backend final : public backend {
  public:
@@ -52,8 +54,7 @@ class cpu_backend final : public backend {
 
   weight_packing packing_;
   arena weights_;
-  bool weights_reserved_ = false;
-  std::atomic<std::size_t> weights_used_{0};
+  weight_room room_;
 
   std::mutex running_;  // guards what follows, and the team
   // Parts of pages that a head looks at, by thread; as long as the greatest cache may need.

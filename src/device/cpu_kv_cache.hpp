@@ -6,9 +6,9 @@
 #include <nibble/base/config.hpp>
 #include <nibble/device/kv_cache.hpp>
 #include <span>
-#include <vector>
 
 #include "device/arena.hpp"
+#include "device/kv_page_layout.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 
@@ -18,16 +18,12 @@ struct cpu_kv_rows {
   std::byte* scales;
 };
 
-// A page holds, for each layer of its group, keys' codes [n_head_kv, kv_page_tokens, key_length]
-// and scales [n_head_kv, kv_page_tokens, n], and then the same of values.
 class cpu_kv_cache final : public kv_cache {
  public:
   // `owner` is the backend that made it. Throws error as backend::make_cache.
-  cpu_kv_cache(const kv_layout& layout, std::span<const std::int32_t> pages, const void* owner);
+  cpu_kv_cache(const kv_layout& layout, std::span<const std::int32_t> pages, const backend* owner);
 
-  static std::size_t bytes_for(const kv_layout& layout, std::span<const std::int32_t> pages);
   std::size_t bytes() const noexcept override { return memory_.bytes(); }
-  const void* owner() const noexcept { return owner_; }
 
   void copy_page(std::size_t group, page_id from, page_id to) override;
   void read_page(std::size_t group, page_id page, std::int32_t tokens,
@@ -35,23 +31,8 @@ class cpu_kv_cache final : public kv_cache {
   void write_page(std::size_t group, page_id page, std::int32_t tokens,
                   const std::byte* from) override;
 
-  // Bytes of one token's row.
-  struct row_size {
-    std::size_t codes, scales;
-    std::size_t bytes() const noexcept { return codes + scales; }
-  };
-  struct layer_place {
-    std::size_t group;
-    row_size key, value;
-    std::size_t keys, values;  // offsets in a page
-
-    static std::size_t of(std::size_t part, row_size row, std::int64_t head) noexcept {
-      return part + static_cast<std::size_t>(head) * row.bytes() * kv_page_tokens;
-    }
-  };
-  const layer_place& layer(std::int32_t i) const noexcept {
-    return layers_[static_cast<std::size_t>(i)];
-  }
+  using layer_place = kv_page_layout::layer_place;
+  const layer_place& layer(std::int32_t i) const noexcept { return places_.layer(i); }
 
   // One head's rows from token `row` of a page on.
   cpu_kv_rows keys(const layer_place& l, page_id page, std::int64_t head,
@@ -64,26 +45,17 @@ class cpu_kv_cache final : public kv_cache {
   }
 
  private:
-  struct group_place {
-    std::size_t first, page_bytes;
-  };
-
   std::byte* page_at(std::size_t group, page_id page) const noexcept {
-    const group_place& g = places_[group];
-    return memory_.data() + g.first + static_cast<std::size_t>(page) * g.page_bytes;
+    return memory_.data() + places_.page_at(group, page);
   }
-  static cpu_kv_rows rows_at(std::byte* head, row_size size, std::int64_t row) noexcept {
+  static cpu_kv_rows rows_at(std::byte* head, kv_page_layout::row_size size,
+                             std::int64_t row) noexcept {
     const auto i = static_cast<std::size_t>(row);
     return {head + i * size.codes, head + kv_page_tokens * size.codes + i * size.scales};
   }
-  // f(bytes of a page, count): each run of bytes that the first `tokens` tokens have in a page.
-  template <typename F>
-  void each_run(std::size_t group, std::byte* page, std::int32_t tokens, F f) const;
 
+  kv_page_layout places_;
   arena memory_;
-  std::vector<layer_place> layers_;
-  std::vector<group_place> places_;  // by group
-  const void* owner_;
 };
 
 }  // namespace nibble::inline NIBBLE_ABI

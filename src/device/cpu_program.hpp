@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "device/arena.hpp"
-#include "device/cpu_batch_check.hpp"
+#include "device/batch_check.hpp"
 #include "device/cpu_program_memory.hpp"
 #include "device/cpu_step.hpp"
 

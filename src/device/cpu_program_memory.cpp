@@ -1,10 +1,10 @@
 #include "device/cpu_program_memory.hpp"
 
 #include <algorithm>
-#include <nibble/base/checked.hpp>
 #include <variant>
 
 #include "cpu/attend_scratch.hpp"
+#include "device/carver.hpp"
 #include "device/cpu_weights.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
@@ -12,32 +12,13 @@ namespace {
 
 constexpr std::size_t line = 128;  // two cache lines: neighbours are prefetched in pairs
 
-// Hands out parts of one block, or only counts when there is none.
-class carver {
- public:
-  explicit carver(std::byte* base) : base_(base) {}
-
-  template <typename T>
-  T* take(std::int64_t count) {
-    T* const at = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;
-    used_ = align_up(used_ + static_cast<std::size_t>(count) * sizeof(T), line);
-    return at;
-  }
-
-  q8_buffer take_q8(std::int64_t elements) {
-    q8_buffer b;
-    b.q = take<std::int8_t>(elements);
-    b.scale = take<float>(elements / 32);
-    b.sum = take<std::int16_t>(elements / 16);
-    return b;
-  }
-
-  std::size_t used() const { return used_; }
-
- private:
-  std::byte* base_;
-  std::size_t used_ = 0;
-};
+q8_buffer take_q8(carver& space, std::int64_t elements) {
+  q8_buffer b;
+  b.q = space.take<std::int8_t>(elements);
+  b.scale = space.take<float>(elements / 32);
+  b.sum = space.take<std::int16_t>(elements / 16);
+  return b;
+}
 
 // The most that any step needs.
 class scratch_needs {
@@ -130,9 +111,9 @@ cpu_program_memory lay_out_program(const recording& r, program_limits limits,
   const scratch_needs needs(r, limits, activations);
   cpu_program_memory m;
   m.values = lay_out_workspace(r, limits);
-  carver space(base);
+  carver space(base, line);
   m.base = space.take<std::byte>(static_cast<std::int64_t>(m.values.bytes));
-  for (q8_buffer& b : m.q8) b = space.take_q8(needs.q8);
+  for (q8_buffer& b : m.q8) b = take_q8(space, needs.q8);
   m.normed = space.take<float>(needs.normed);
   m.pair_order = space.take<std::int32_t>(needs.pairs);
   m.pair_start = space.take<std::int32_t>(needs.pair_starts);
@@ -151,7 +132,7 @@ cpu_program_memory lay_out_program(const recording& r, program_limits limits,
   for (int i = 0; i < threads; ++i) {
     thread_scratch t;
     t.row = space.take<float>(needs.row);
-    t.q8 = space.take_q8(needs.q8_row);
+    t.q8 = take_q8(space, needs.q8_row);
     t.tile = space.take<float>(tile_floats);
     t.attend = space.take<float>(needs.attend);
     t.turned = space.take<float>(needs.turned);

@@ -6,6 +6,7 @@
 
 #include "cpu/select.hpp"
 #include "device/cpu_backend.hpp"
+#include "device/host_probe.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 namespace {
@@ -37,6 +38,11 @@ std::vector<std::string_view> available_isas() {
   std::vector<std::string_view> names;
   for (const cpu::kernel_table* table : cpu::available_kernels()) names.emplace_back(table->isa);
   return names;
+}
+
+device_info describe_cpu(const cpu_options& options) {
+  return describe_cpu(choose_kernels(options.isa),
+                      resolve_threads(read_thread_sources(options.threads)));
 }
 
 std::unique_ptr<backend> make_cpu_backend(const cpu_options& options) {

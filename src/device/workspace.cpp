@@ -21,10 +21,11 @@ struct lifetime {
     if (!used()) first = step;
     last = step;
   }
+  void keep(std::int64_t until) { last = std::max(last, until); }
   bool meets(const lifetime& other) const { return first <= other.last && other.first <= last; }
 };
 
-std::vector<lifetime> find_lifetimes(const recording& r) {
+std::vector<lifetime> find_lifetimes(const recording& r, std::span<const kept_value> kept) {
   std::vector<lifetime> lives(r.values.size());
   const auto at = [&](value v) -> lifetime& { return lives[static_cast<std::size_t>(v.id)]; };
   if (r.input) at(r.input).touch(-1);
@@ -32,6 +33,7 @@ std::vector<lifetime> find_lifetimes(const recording& r) {
     for_each_value(r.steps[i],
                    [&](value v, value_access) { at(v).touch(static_cast<std::int64_t>(i)); });
   }
+  for (const kept_value& k : kept) at(k.which).keep(static_cast<std::int64_t>(k.until));
   if (r.output) at(r.output).touch(static_cast<std::int64_t>(r.steps.size()));
   return lives;
 }
@@ -59,8 +61,9 @@ std::size_t lowest_free(const std::vector<placed_value>& neighbours, const lifet
 
 }  // namespace
 
-workspace_layout lay_out_workspace(const recording& r, program_limits limits) {
-  const std::vector<lifetime> lives = find_lifetimes(r);
+workspace_layout lay_out_workspace(const recording& r, program_limits limits,
+                                   std::span<const kept_value> kept) {
+  const std::vector<lifetime> lives = find_lifetimes(r, kept);
   std::vector<std::size_t> order(r.values.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {

@@ -5,10 +5,13 @@
 #include <chrono>
 #include <exception>
 #include <nibble/base/concat.hpp>
+#include <nibble/base/error.hpp>
 #include <nibble/base/fingerprint.hpp>
+#include <nibble/device/probe.hpp>
 #include <nibble/formats/decode.hpp>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #include "base/memory_for.hpp"
 #include "engine/state.hpp"
@@ -141,6 +144,38 @@ std::string fingerprint_of(const gguf::file& file) {
 
 }  // namespace
 
+void model::state::place(const model_definition& definition, const model_options& options) {
+  // an observer sees the CPU's products
+  if (options.device == "cpu" || (options.device == "auto" && options.cpu.observer)) {
+    device = make_cpu_backend(options.cpu);
+    plan = nibble::plan(definition, *device, options.plan);
+    return;
+  }
+  const devices::hardware found = devices::probe(options.cpu);
+  const gpu_options gpu{.activations = options.cpu.activations};
+  if (options.device != "auto") {
+    device = found.modules->open(options.device, gpu);
+    plan = nibble::plan(definition, *device, options.plan);
+    return;
+  }
+  std::vector<std::string> reasons = found.notes;
+  for (const device_info& info : found.all) {
+    if (info.kind == device_kind::cpu) continue;
+    try {
+      device = found.modules->open(info.id, gpu);
+      plan = nibble::plan(definition, *device, options.plan);
+      return;
+    } catch (const error& e) {
+      if (e.code() == errc::invalid_argument) throw;
+      device.reset();
+      reasons.push_back(concat(info.name, " is not used: ", e.what()));
+    }
+  }
+  device = make_cpu_backend(options.cpu);
+  plan = nibble::plan(definition, *device, options.plan);
+  plan.reasons.insert(plan.reasons.begin(), reasons.begin(), reasons.end());
+}
+
 void model::state::load(const gguf::file& file, const model_options& options) {
   const auto start = std::chrono::steady_clock::now();
   if (!file.has_data()) {
@@ -151,8 +186,11 @@ void model::state::load(const gguf::file& file, const model_options& options) {
   model_definition definition(file);
   hp = definition.hp;
   if (nibble::has_tokenizer(file)) tokenizer.emplace(file);
-  device = make_cpu_backend(options.cpu);
-  plan = nibble::plan(definition, *device, options.plan);
+  if (device) {
+    plan = nibble::plan(definition, *device, options.plan);
+  } else {
+    place(definition, options);
+  }
   cache = device->make_cache(plan.kv, plan.kv_pages);
   pages = std::make_unique<page_pool>(
       cache->groups(), plan.kv_pages,
@@ -175,6 +213,15 @@ void model::state::load(const gguf::file& file, const model_options& options) {
 model::model(const gguf::file& file, const model_options& options) {
   with_memory_for("the model", [&] {
     state_ = std::make_shared<state>();
+    state_->load(file, options);
+  });
+}
+
+model::model(const gguf::file& file, std::unique_ptr<backend> device,
+             const model_options& options) {
+  with_memory_for("the model", [&] {
+    state_ = std::make_shared<state>();
+    state_->device = std::move(device);
     state_->load(file, options);
   });
 }

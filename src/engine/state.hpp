@@ -29,7 +29,10 @@ struct model::state {
   std::mutex running;  // the program has one workspace
   std::unique_ptr<nibble::program> program;
 
+  // On `device` if there is one already.
   void load(const gguf::file& file, const model_options& options);
+  // Chooses and opens the device, and plans for it.
+  void place(const model_definition& definition, const model_options& options);
   // Throws error (unsupported) if the file has no vocabulary.
   const nibble::tokenizer& need_tokenizer() const;
   // Throws error (invalid_argument) for options that do not fit, also to this vocabulary.

@@ -1,4 +1,4 @@
-// Small random weights, recordings over them, and running these on a CPU backend.
+// Small random weights, recordings over them, and running these on a backend.
 #pragma once
 
 #include <cstring>
@@ -49,32 +49,29 @@ class weight_store {
   // From now on the weights lie in this backend.
   void import_into(nibble::backend& to) {
     std::size_t bytes = 0;
-    for (const entry& e : entries_) bytes += to.weight_bytes(view(e));
+    for (const stored_weight& w : weights_) bytes += to.weight_bytes(view(w));
     to.reserve_weights(bytes);
-    for (entry& e : entries_) e.weight = to.import_weight(view(e));
+    for (stored_weight& w : weights_) {
+      static_cast<nibble::weight&>(w) = to.import_weight(view(w));
+    }
   }
 
  private:
-  struct entry {
-    nibble::weight weight;
-    std::vector<std::byte> bytes;
-  };
-
-  static nibble::tensor_view view(const entry& e) {
-    return {e.weight.format, e.weight.shape, e.bytes.data()};
+  static nibble::tensor_view view(const stored_weight& w) {
+    return {w.format, w.shape, w.bytes.data()};
   }
 
   const nibble::weight* keep(nibble::format_id format, nibble::shape shape, const void* data,
                              std::size_t bytes) {
-    entry& e = entries_.emplace_back();
-    e.bytes.resize(bytes);
-    std::memcpy(e.bytes.data(), data, bytes);
-    e.weight = {format, shape, e.bytes.data(), bytes / shape.extent[2]};
-    return &e.weight;
+    stored_weight& w = weights_.emplace_back();
+    w.bytes.resize(bytes);
+    std::memcpy(w.bytes.data(), data, bytes);
+    static_cast<nibble::weight&>(w) = {format, shape, w.bytes.data(), bytes / shape.extent[2]};
+    return &w;
   }
 
   std::mt19937 random_;
-  std::deque<entry> entries_;  // a deque: weights keep their addresses
+  std::deque<stored_weight> weights_;  // a deque: weights keep their addresses
 };
 
 inline nibble::shape shape_of(std::uint64_t columns, std::uint64_t rows = 1,
@@ -107,7 +104,11 @@ class runner {
 
   runner(const nibble::recording& r, weight_store& weights, nibble::cpu_options options,
          nibble::program_limits limits, const cache_shape& shape = {})
-      : backend_(nibble::make_cpu_backend(options)), n_ctx_(shape.n_ctx) {
+      : runner(r, weights, nibble::make_cpu_backend(options), limits, shape) {}
+  runner(const nibble::recording& r, weight_store& weights,
+         std::unique_ptr<nibble::backend> backend, nibble::program_limits limits,
+         const cache_shape& shape = {})
+      : backend_(std::move(backend)), n_ctx_(shape.n_ctx) {
     weights.import_into(*backend_);
     program_ = backend_->make_program(r, limits);
     if (n_ctx_ == 0) return;

@@ -35,10 +35,16 @@ struct reference_batch {
   std::vector<std::int32_t> outputs;
 };
 
+// A weight of these tests: as a file would have it, whatever a backend makes of it.
+struct stored_weight : nibble::weight {
+  std::vector<std::byte> bytes;
+};
+
 // Row `row` over all matrices.
 inline std::vector<double> weight_row(const nibble::weight& w, std::size_t row) {
   const std::size_t columns = w.shape.columns();
-  const auto* data = w.data + row * nibble::row_bytes(w.format, columns);
+  const auto& stored = static_cast<const stored_weight&>(w);
+  const auto* data = stored.bytes.data() + row * nibble::row_bytes(w.format, columns);
   std::vector<float> out(columns);
   nibble::decode_row(w.format, data, columns, out.data());
   return {out.begin(), out.end()};

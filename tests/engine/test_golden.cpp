@@ -5,6 +5,7 @@
 #include <array>
 
 #include "engine_test.hpp"
+#include "places.hpp"
 
 namespace {
 
@@ -14,6 +15,35 @@ struct golden_case {
   std::filesystem::path model, tokens, logits;
   std::string name() const { return tokens.stem().string(); }
 };
+
+// On GPUs, emulated: other sums of the same numbers. All tokens at once, and some of them in
+// batches that kernels for few tokens take.
+void check_on_gpus(const golden_case& c, activation_type activations, double tolerance) {
+  const auto tokens = test::read_tokens(c.tokens);
+  const auto reference = test::read_floats(c.logits);
+  const std::size_t n_vocab = reference.size() / tokens.size();
+  const nibble::gguf::file file(c.model);
+  const auto check = [&](const test::place& place, std::int32_t batch, std::size_t n) {
+    auto options = test::exact_options(activations, 1);
+    options.plan.batch = batch;
+    options.plan.all_logits = true;
+    options.plan.context = static_cast<std::int32_t>(tokens.size());
+    const nibble::model model(file, place.open(activations), options);
+    INFO(c.name() << ", " << (activations == activation_type::int8 ? "int8" : "float")
+                  << " activations, " << place.name << ", batch " << batch);
+    const auto logits = test::all_logits(model, std::span(tokens).first(n));
+    CHECK(test::relative_rms(logits, std::span(reference).first(n * n_vocab)) <= tolerance);
+  };
+  const auto places = test::emulated_places();
+  for (const auto& place : places) check(place, 512, tokens.size());
+  static std::size_t turn = 0;
+  const test::place& next = places[turn++ % places.size()];
+  if (activations == activation_type::float32) {
+    check(next, 7, std::min<std::size_t>(tokens.size(), 15));
+  } else if (std::filesystem::file_size(c.model) < (1 << 20)) {
+    check(next, 7, tokens.size());  // the bound is one for all tokens together
+  }
+}
 
 // Threads and batch sizes decide who computes what and when, never the result.
 void check_case(const golden_case& c, activation_type activations, double tolerance) {
@@ -59,8 +89,9 @@ std::vector<golden_case> trained_cases() {
 
 TEST_CASE("logits of trained models with float activations are the reference's") {
   for (const golden_case& c : trained_cases()) {
-    const bool exact = c.name().ends_with("f32");
-    check_case(c, activation_type::float32, exact ? 1e-5 : 1e-4);
+    const double tolerance = c.name().ends_with("f32") ? 1e-5 : 1e-4;
+    check_case(c, activation_type::float32, tolerance);
+    check_on_gpus(c, activation_type::float32, tolerance);
   }
 }
 
@@ -69,7 +100,9 @@ TEST_CASE("logits of trained models with int8 activations are as close as llama.
   if (cases.empty()) return;
   const auto distances = test::read_json(*test::data("golden/trained/llama_cpp_distance.json"));
   for (const golden_case& c : cases) {
-    check_case(c, activation_type::int8, distances.at(c.name()).get<double>() * 1.1);
+    const double tolerance = distances.at(c.name()).get<double>() * 1.1;
+    check_case(c, activation_type::int8, tolerance);
+    check_on_gpus(c, activation_type::int8, tolerance);
   }
 }
 
@@ -79,8 +112,9 @@ TEST_CASE("logits of every architecture are llama.cpp's") {
   const auto folder = test::data("golden/archs");
   if (!folder) return;
   for (const std::string name : names) {
-    check_case(
-        {*folder / (name + ".gguf"), *folder / (name + ".tokens"), *folder / (name + ".logits")},
-        activation_type::float32, 1e-4);
+    const golden_case c{*folder / (name + ".gguf"), *folder / (name + ".tokens"),
+                        *folder / (name + ".logits")};
+    check_case(c, activation_type::float32, 1e-4);
+    check_on_gpus(c, activation_type::float32, 1e-4);
   }
 }

@@ -50,10 +50,15 @@ endif()
 
 # The same program on emulated processors, older ones among them: each must find the instruction
 # sets that it has, and compute with them what the others do. Sanitizers cannot be emulated.
+# With ONLY_FOUND it is not compared what they compute: where every machine that runs the tests has the
+# best of them itself.
 function(nibble_test_on cpu isas)
+  set(tests "the instruction sets are those expected")
+  if(NOT "ONLY_FOUND" IN_LIST ARGN)
+    string(APPEND tests ",all instruction sets agree*")
+  endif()
   add_test(NAME "kernels: a ${cpu} has ${isas}"
-           COMMAND ${nibble_emulator} $<TARGET_FILE:nibble_test_kernels>
-                   "the instruction sets are those expected,all instruction sets agree*")
+           COMMAND ${nibble_emulator} $<TARGET_FILE:nibble_test_kernels> ${tests})
   set_tests_properties("kernels: a ${cpu} has ${isas}" PROPERTIES
                        ENVIRONMENT "QEMU_CPU=${cpu};NIBBLE_EXPECTED_ISAS=${isas}" TIMEOUT 1500)
 endfunction()
@@ -61,12 +66,12 @@ find_program(NIBBLE_QEMU_X86_64 qemu-x86_64)
 if(CMAKE_CROSSCOMPILING AND nibble_processor STREQUAL aarch64)
   set(nibble_emulator ${CMAKE_CROSSCOMPILING_EMULATOR})
   nibble_test_on(cortex-a53 "neon, scalar")
-  nibble_test_on(max "neon_dotprod, neon, scalar")
+  nibble_test_on(max "neon_dotprod, neon, scalar" ONLY_FOUND)  # the other tests run on it
 elseif(NIBBLE_QEMU_X86_64 AND nibble_processor MATCHES "x86_64|amd64" AND NOT NIBBLE_SANITIZE)
   set(nibble_emulator ${NIBBLE_QEMU_X86_64})
   nibble_test_on(Conroe "scalar")
   nibble_test_on(Nehalem "sse42, scalar")
-  nibble_test_on(Haswell-noTSX "avx2, sse42, scalar")
+  nibble_test_on(Haswell-noTSX "avx2, sse42, scalar" ONLY_FOUND)
 endif()
 
 # See evex/avxvnni_as_evex.cpp.

@@ -31,6 +31,12 @@ NIBBLE_HD inline float to_float(bfloat16 x) {
 NIBBLE_HD inline float to_float(half x) {
 #if defined(NIBBLE_HAS_F16C)
   return _cvtsh_ss(x.bits);
+#elif defined(__CUDA_ARCH__)
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(x.bits));
+  return value;
+#elif defined(__HIP_DEVICE_COMPILE__)
+  return static_cast<float>(std::bit_cast<_Float16>(x.bits));
 #else
   const std::uint32_t sign = static_cast<std::uint32_t>(x.bits & 0x8000u) << 16;
   const std::uint32_t magnitude = static_cast<std::uint32_t>(x.bits & 0x7fffu) << 13;

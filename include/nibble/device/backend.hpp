@@ -1,4 +1,4 @@
-// What a kind of hardware must be able to do. CPU, CUDA and HIP each implement this one interface.
+// What a kind of hardware must be able to do. The CPU and GPUs implement this one interface.
 #pragma once
 
 #include <cstddef>
@@ -15,10 +15,16 @@
 
 namespace nibble::inline NIBBLE_ABI {
 
-enum class device_kind { cpu, cuda, hip };
+enum class device_kind {
+  cpu,
+  cuda,
+  hip,
+  emulated  // a GPU whose kernels run on the CPU: slow, for tests
+};
 
 struct device_info {
   device_kind kind = device_kind::cpu;
+  std::string id = {};            // "cpu", "cuda0"
   std::string name;               // "CPU (2 cores, avx2)"
   std::int32_t threads = 0;       // that compute; 0: not a matter of threads
   std::uint64_t total_bytes = 0;  // of its memory

@@ -37,6 +37,9 @@ struct cpu_options {
 // The instruction sets compiled in that this machine can run, best first; "scalar" is always last.
 NIBBLE_API std::vector<std::string_view> available_isas();
 
+// What a backend with these options would be, without making one. Throws as make_cpu_backend().
+NIBBLE_API device_info describe_cpu(const cpu_options& options = {});
+
 // Throws error (invalid_argument) for an unknown or unavailable instruction set, naming those
 // available, or a number of threads that makes no sense.
 NIBBLE_API std::unique_ptr<backend> make_cpu_backend(const cpu_options& options = {});

@@ -79,6 +79,8 @@ struct kv_group {
 // In the order of their first layers.
 NIBBLE_API std::vector<kv_group> group_layers(const kv_layout& layout);
 
+class backend;
+
 // Made by a backend, and used with programs of that backend only.
 class NIBBLE_API kv_cache {
  public:
@@ -90,6 +92,7 @@ class NIBBLE_API kv_cache {
   const std::vector<kv_group>& groups() const noexcept { return groups_; }
   std::int32_t pages(std::size_t group) const { return pages_[group]; }
   virtual std::size_t bytes() const noexcept = 0;
+  const backend* owner() const noexcept { return owner_; }
 
   virtual void copy_page(std::size_t group, page_id from, page_id to) = 0;
   // The first `tokens` tokens of a page, as bytes whose order is the same in every cache with these
@@ -100,15 +103,17 @@ class NIBBLE_API kv_cache {
                           const std::byte* from) = 0;
 
  protected:
-  kv_cache(kv_layout layout, std::span<const std::int32_t> pages)
+  kv_cache(kv_layout layout, std::span<const std::int32_t> pages, const backend* owner)
       : layout_(std::move(layout)),
         groups_(group_layers(layout_)),
-        pages_(pages.begin(), pages.end()) {}
+        pages_(pages.begin(), pages.end()),
+        owner_(owner) {}
 
  private:
   kv_layout layout_;
   std::vector<kv_group> groups_;
   std::vector<std::int32_t> pages_;  // by group
+  const backend* owner_;
 };
 
 }  // namespace nibble::inline NIBBLE_ABI

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <nibble/base/config.hpp>
 #include <nibble/device/steps.hpp>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -59,6 +60,13 @@ NIBBLE_API const char* step_name(const step& s);
 // bad step by index and kind. Every backend calls this before it makes a program.
 NIBBLE_API void check_recording(const recording& steps);
 
-NIBBLE_API workspace_layout lay_out_workspace(const recording& steps, program_limits limits);
+// A value that a backend reads up to this step, later than the recording says.
+struct kept_value {
+  value which;
+  std::size_t until = 0;
+};
+
+NIBBLE_API workspace_layout lay_out_workspace(const recording& steps, program_limits limits,
+                                              std::span<const kept_value> kept = {});
 
 }  // namespace nibble::inline NIBBLE_ABI

@@ -10,11 +10,15 @@
 #include <nibble/model/hparams.hpp>
 #include <nibble/plan/placement.hpp>
 #include <nibble/text/tokenizer.hpp>
+#include <string>
 
 namespace nibble::inline NIBBLE_ABI {
 
 struct model_options {
-  cpu_options cpu = {};
+  // Where the model runs: "cpu", a GPU's id ("cuda0"; see gpu_modules), or "auto": the first GPU
+  // that it fits, otherwise the CPU.
+  std::string device = "auto";
+  cpu_options cpu = {};  // its activations hold for GPUs, too
   plan_options plan = {};
   // Called while loading, by the loading thread, with the share that is done: first with 0, last
   // with 1. It may throw to stop the loading.
@@ -32,6 +36,8 @@ class NIBBLE_API model {
   // The file is not needed any more once this returns.
   // Throws error: bad_file, unsupported, out_of_memory, invalid_argument.
   explicit model(const gguf::file& file, const model_options& options = {});
+  // On a device of the caller's, whatever options.device says.
+  model(const gguf::file& file, std::unique_ptr<backend> device, const model_options& options = {});
 
   const nibble::hparams& hparams() const noexcept;
   const placement& plan() const noexcept;

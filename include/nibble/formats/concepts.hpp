@@ -50,7 +50,8 @@ concept element_format = weight_format<F> && F::block_size == 1 &&
 //   has_offset          false: the offset is always 0, so a dot product needs no activation sums
 //   min_code, max_code  the least and greatest code
 //   codes(b, g, out)    writes the group_size codes of group g of block b
-//   scale(b, g)         the affine map of that group
+//   scale(b, g)         the affine map of that group; b: a block, or anything else that has those
+//                       members of a block which hold scales
 // Every product scale * code is exact in float for finite scales: the bits of a 16-bit float's
 // mantissa, of an integer sub-scale and of a code add up to 24 at most. Hence a decoded value is
 // rounded once at most (by the offset), whether or not the compiler fuses multiply and add. (Only

@@ -20,7 +20,7 @@ namespace nibble::inline NIBBLE_ABI {
 inline constexpr int whole_row = -1;
 
 // Scales of a row.
-constexpr std::int64_t row_scales(std::int64_t length, int values_of_scale) {
+NIBBLE_HD constexpr std::int64_t row_scales(std::int64_t length, int values_of_scale) {
   return values_of_scale == whole_row ? 1 : (length + values_of_scale - 1) / values_of_scale;
 }
 
@@ -29,7 +29,7 @@ struct four_bit_place {
   std::int64_t byte;
   int shift;
 };
-constexpr four_bit_place place_of_code(std::int64_t length, std::int64_t i) {
+NIBBLE_HD constexpr four_bit_place place_of_code(std::int64_t length, std::int64_t i) {
   const std::int64_t first = i / 32 * 32;
   const std::int64_t half = (length - first < 32 ? length - first : 32) / 2;
   const std::int64_t at = i - first;
@@ -37,7 +37,7 @@ constexpr four_bit_place place_of_code(std::int64_t length, std::int64_t i) {
 }
 
 // Code i of a row of `length` codes of 8 or 4 bits.
-inline int head_code(const void* codes, std::int64_t length, int bits, std::int64_t i) {
+NIBBLE_HD inline int head_code(const void* codes, std::int64_t length, int bits, std::int64_t i) {
   if (bits == 8) return static_cast<const std::int8_t*>(codes)[i];
   const four_bit_place at = place_of_code(length, i);
   return (static_cast<const std::uint8_t*>(codes)[at.byte] >> at.shift & 15) - 8;
@@ -67,19 +67,19 @@ struct code_levels {
   float first, step;
   float least, most;  // codes
 };
-constexpr code_levels levels_of_code(int bits) {
+NIBBLE_HD constexpr code_levels levels_of_code(int bits) {
   return bits == 8 ? code_levels{127.0f, 0.75f, -127.0f, 127.0f}
                    : code_levels{9.5625f, 0.3125f, -8.0f, 7.0f};
 }
 
 // Scales are stored as f16, here normal or subnormal but neither zero nor infinite.
-inline float stored_scale(float magnitude) {
+NIBBLE_HD inline float stored_scale(float magnitude) {
   const float stored = to_float(to_half(magnitude));
   return stored < 0x1p-24f ? 0x1p-24f : stored > 65504.0f ? 65504.0f : stored;
 }
 
 // The code of a value divided by its scale: the nearest (ties to even), as a float.
-inline float nearest_code(float scaled, const code_levels& levels) {
+NIBBLE_HD inline float nearest_code(float scaled, const code_levels& levels) {
   return std::nearbyint(std::fmax(levels.least, std::fmin(levels.most, scaled)));
 }
 

@@ -35,7 +35,10 @@ struct iq4_nl {
     look_up_codes<iq4_nl>(b, group, out);
   }
 
-  NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), 0.0f}; }
+  template <typename Block>
+  NIBBLE_HD static affine scale(const Block& b, int) {
+    return {to_float(b.d), 0.0f};
+  }
 
   static constexpr auto ascending = ascending_entries<16>(table);
   static constexpr auto positions = table_positions(table);

@@ -36,7 +36,8 @@ struct iq4_xs {
     look_up_codes<iq4_xs>(b, group, out);
   }
 
-  NIBBLE_HD static affine scale(const block& b, int group) {
+  template <typename Block>
+  NIBBLE_HD static affine scale(const Block& b, int group) {
     const int low = (b.scales_l[group >> 1] >> (4 * (group & 1))) & 0xf;
     const int high = (b.scales_h >> (2 * group)) & 3;
     return {to_float(b.d) * static_cast<float>((low | high << 4) - 32), 0.0f};

@@ -10,7 +10,8 @@ namespace nibble::inline NIBBLE_ABI::formats {
 // hold the low four bits of scales (low half) and minima (high half) 4..7, whose upper two bits are
 // the top of bytes 0..3 and 4..7.
 // d is the block's scale for scales, m its scale for minima; a minimum is subtracted.
-NIBBLE_HD inline affine k_scale(const std::uint8_t* packed, half d, half m, int group) {
+template <typename Bytes>
+NIBBLE_HD inline affine k_scale(const Bytes& packed, half d, half m, int group) {
   const int i = group & 3;
   const bool upper = group >= 4;
   const int scale = upper ? (packed[8 + i] & 0xf) | (packed[i] >> 6) << 4 : packed[i] & 63;

@@ -39,7 +39,8 @@ struct mxfp4 {
 
   // 2^(e - 128) for every e. For e = 0 and 1 that is a subnormal float. The specification reserves
   // e = 255 for NaN; decoders of GGUF files go on to 2^127 there, and so does this one.
-  NIBBLE_HD static affine scale(const block& b, int) {
+  template <typename Block>
+  NIBBLE_HD static affine scale(const Block& b, int) {
     const std::uint32_t e = b.e;
     const std::uint32_t bits = e < 2 ? 0x00200000u << e : (e - 1) << 23;
     return {std::bit_cast<float>(bits), 0.0f};

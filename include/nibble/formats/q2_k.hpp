@@ -33,7 +33,8 @@ struct q2_k {
     }
   }
 
-  NIBBLE_HD static affine scale(const block& b, int group) {
+  template <typename Block>
+  NIBBLE_HD static affine scale(const Block& b, int group) {
     const int packed = b.scales[group];
     return {to_float(b.d) * static_cast<float>(packed & 0xf),
             -(to_float(b.dmin) * static_cast<float>(packed >> 4))};

@@ -38,7 +38,8 @@ struct q3_k {
     }
   }
 
-  NIBBLE_HD static affine scale(const block& b, int group) {
+  template <typename Block>
+  NIBBLE_HD static affine scale(const Block& b, int group) {
     const int low = (b.scales[group & 7] >> (4 * (group >> 3))) & 0xf;
     const int high = (b.scales[8 + (group & 3)] >> (2 * (group >> 2))) & 3;
     return {to_float(b.d) * static_cast<float>((low | high << 4) - 32), 0.0f};

@@ -27,7 +27,10 @@ struct q4_0 {
     split_nibbles(b.qs, out, 8);
   }
 
-  NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), 0.0f}; }
+  template <typename Block>
+  NIBBLE_HD static affine scale(const Block& b, int) {
+    return {to_float(b.d), 0.0f};
+  }
 
   // Trial scales: the greatest magnitude becomes a code of 7 to 9.25. Beyond 8 it is cut, which
   // pays where it stands alone.

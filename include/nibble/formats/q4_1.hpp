@@ -28,7 +28,10 @@ struct q4_1 {
     split_nibbles(b.qs, out);
   }
 
-  NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), to_float(b.m)}; }
+  template <typename Block>
+  NIBBLE_HD static affine scale(const Block& b, int) {
+    return {to_float(b.d), to_float(b.m)};
+  }
 
   // Trial scales: from the least to the greatest value it is 13.5 to 15.75 steps.
   static void encode(const float* x, const float* importance, block& b) {

@@ -31,7 +31,8 @@ struct q4_k {
     for (int i = 0; i < 32; ++i) out[i] = static_cast<std::int8_t>((packed[i] >> shift) & 0xf);
   }
 
-  NIBBLE_HD static affine scale(const block& b, int group) {
+  template <typename Block>
+  NIBBLE_HD static affine scale(const Block& b, int group) {
     return k_scale(b.scales, b.d, b.dmin, group);
   }
 

@@ -28,7 +28,10 @@ struct q5_0 {
     split_nibbles_5(b.qs, b.qh, out, 16);
   }
 
-  NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), 0.0f}; }
+  template <typename Block>
+  NIBBLE_HD static affine scale(const Block& b, int) {
+    return {to_float(b.d), 0.0f};
+  }
 
   // Trial scales: the greatest magnitude becomes a code of 13 to 16.75.
   static void encode(const float* x, const float* importance, block& b) {

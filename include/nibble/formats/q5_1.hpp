@@ -29,7 +29,10 @@ struct q5_1 {
     split_nibbles_5(b.qs, b.qh, out, 0);
   }
 
-  NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), to_float(b.m)}; }
+  template <typename Block>
+  NIBBLE_HD static affine scale(const Block& b, int) {
+    return {to_float(b.d), to_float(b.m)};
+  }
 
   // Trial scales: from the least to the greatest value it is 28.5 to 32 steps.
   static void encode(const float* x, const float* importance, block& b) {

@@ -35,7 +35,8 @@ struct q5_k {
     }
   }
 
-  NIBBLE_HD static affine scale(const block& b, int group) {
+  template <typename Block>
+  NIBBLE_HD static affine scale(const Block& b, int group) {
     return k_scale(b.scales, b.d, b.dmin, group);
   }
 

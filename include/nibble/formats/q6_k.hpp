@@ -39,7 +39,8 @@ struct q6_k {
     }
   }
 
-  NIBBLE_HD static affine scale(const block& b, int group) {
+  template <typename Block>
+  NIBBLE_HD static affine scale(const Block& b, int group) {
     return {to_float(b.d) * static_cast<float>(b.scales[group]), 0.0f};
   }
 

@@ -25,7 +25,10 @@ struct q8_0 {
     for (int i = 0; i < 32; ++i) out[i] = b.qs[i];
   }
 
-  NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), 0.0f}; }
+  template <typename Block>
+  NIBBLE_HD static affine scale(const Block& b, int) {
+    return {to_float(b.d), 0.0f};
+  }
 
   // Trial scales: the greatest magnitude becomes a code of 119.5 to 127. Code -128 is not made, so
   // that kernels may take the magnitude of a code in a byte.

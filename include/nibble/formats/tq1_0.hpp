@@ -46,7 +46,10 @@ struct tq1_0 {
     }
   }
 
-  NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), 0.0f}; }
+  template <typename Block>
+  NIBBLE_HD static affine scale(const Block& b, int) {
+    return {to_float(b.d), 0.0f};
+  }
 
   static void encode(const float* x, const float* importance, block& b) {
     std::uint8_t c[256];

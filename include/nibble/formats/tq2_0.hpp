@@ -29,7 +29,10 @@ struct tq2_0 {
     for (int i = 0; i < 32; ++i) out[i] = static_cast<std::int8_t>(((packed[i] >> shift) & 3) - 1);
   }
 
-  NIBBLE_HD static affine scale(const block& b, int) { return {to_float(b.d), 0.0f}; }
+  template <typename Block>
+  NIBBLE_HD static affine scale(const Block& b, int) {
+    return {to_float(b.d), 0.0f};
+  }
 
   // Codes -1, 0, 1.
   static void encode(const float* x, const float* importance, block& b) {

@@ -9,6 +9,8 @@
 
 namespace nibble::inline NIBBLE_ABI {
 
+class backend;
+
 // What a recording asks of its batches.
 struct batch_needs {
   program_limits limits;
@@ -25,6 +27,6 @@ batch_needs find_needs(const recording& r, program_limits limits);
 
 // Throws error (invalid_argument) that says what is wrong with the batch. `owner`: the backend that
 // the caches must come from.
-void check_batch(const batch& work, const batch_needs& needs, const void* owner);
+void check_batch(const batch& work, const batch_needs& needs, const backend* owner);
 
 }  // namespace nibble::inline NIBBLE_ABI

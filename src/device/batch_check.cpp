@@ -1,11 +1,9 @@
-#include "device/cpu_batch_check.hpp"
+#include "device/batch_check.hpp"
 
 #include <algorithm>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
 #include <variant>
-
-#include "device/cpu_kv_cache.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 namespace {
@@ -71,10 +69,10 @@ void check_pages(const batch_chunk& chunk, std::size_t index, const kv_cache& ca
 }
 
 void check_cache(const batch_chunk& chunk, std::size_t index, const batch_needs& needs,
-                 const void* owner) {
-  const auto* const cache = dynamic_cast<const cpu_kv_cache*>(chunk.cache);
-  if (!chunk.cache) refuse("chunk ", index, " has no cache");
-  if (!cache || cache->owner() != owner) {
+                 const backend* owner) {
+  const kv_cache* const cache = chunk.cache;
+  if (!cache) refuse("chunk ", index, " has no cache");
+  if (cache->owner() != owner) {
     refuse("the cache of chunk ", index, " was made by another backend");
   }
   check_layers(cache->layout(), index, needs);
@@ -84,7 +82,7 @@ void check_cache(const batch_chunk& chunk, std::size_t index, const batch_needs&
   check_pages(chunk, index, *cache);
 }
 
-void check_chunks(const batch& work, const batch_needs& needs, const void* owner) {
+void check_chunks(const batch& work, const batch_needs& needs, const backend* owner) {
   std::int64_t covered = 0;
   for (std::size_t i = 0; i < work.chunks.size(); ++i) {
     const batch_chunk& c = work.chunks[i];
@@ -142,7 +140,7 @@ batch_needs find_needs(const recording& r, program_limits limits) {
   return needs;
 }
 
-void check_batch(const batch& work, const batch_needs& needs, const void* owner) {
+void check_batch(const batch& work, const batch_needs& needs, const backend* owner) {
   check_tokens(work, needs);
   check_chunks(work, needs, owner);
   check_outputs(work, needs);
