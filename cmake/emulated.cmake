@@ -2,6 +2,9 @@
 # after, and the machine that runs them. For tests.
 
 set(nibble_emulated_targets cuda rdna cdna)
+if(NIBBLE_SANITIZE)
+  set(nibble_emulated_targets cuda)  # the others are made of the same templates, and take minutes
+endif()
 
 # How a source in the dialect of kernels/gpu is compiled for one of them. Always optimised: a block's
 # threads are run one after another.
@@ -40,3 +43,6 @@ list(FILTER nibble_emulated_sources EXCLUDE REGEX "/target\\.cpp$")
 add_library(nibble_emulated STATIC ${nibble_emulated_sources} ${nibble_emulated_objects})
 nibble_emulated_common(nibble_emulated)
 target_link_libraries(nibble_emulated PUBLIC Threads::Threads)
+if(NIBBLE_SANITIZE)
+  target_compile_definitions(nibble_emulated PUBLIC NIBBLE_FEWER_TARGETS)
+endif()

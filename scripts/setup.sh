@@ -10,8 +10,9 @@ packages=(
   catch2 libeigen3-dev libbenchmark-dev              # tests and benchmarks
 )
 
-# for tests on emulated processors; whoever has no such packages goes without
-emulation=(g++-aarch64-linux-gnu qemu-user)
+# for tests on emulated processors, and to compile for AMD's GPUs; whoever has no such packages goes
+# without
+emulation=(g++-aarch64-linux-gnu qemu-user hipcc libamdhip64-dev rocm-device-libs lld-15 llvm-15)
 
 with_emulation=no
 for option in "$@"; do

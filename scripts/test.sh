@@ -51,12 +51,13 @@ finish() {
 }
 trap finish EXIT
 
-# Configures, builds and tests a preset.
+# Configures, builds and tests a preset; further words are options of cmake.
 check_preset() {
   local preset=$1 log
+  shift
   step="$preset: configure"
   echo "== $step"
-  cmake --preset "$preset"
+  cmake --preset "$preset" "$@"
   step="$preset: build"
   echo "== $step"
   cmake --build --preset "$preset" --parallel "$(nproc)"
@@ -108,9 +109,18 @@ if [[ $setup == yes ]]; then
   step=setup
   scripts/setup.sh --emulation
 fi
-check_preset release
+# two of AMD's families are enough to see that the module compiles
+check_preset release "-DNIBBLE_HIP_ARCHITECTURES=gfx90a;gfx1030"
+for module in cuda hip; do
+  if [[ -e build/release/modules/libnibble_$module.so ]]; then
+    results+=("release: the module for $module compiles and links")
+  else
+    results+=("release: SKIPPED the module for $module, there is no compiler for it")
+  fi
+done
 if [[ $quick == no ]]; then
-  check_preset dev
+  # programs are thin, and take long to compile with sanitizers
+  check_preset dev -DNIBBLE_BUILD_EXAMPLES=OFF -DNIBBLE_BUILD_BENCH=OFF
   check_aarch64
 fi
 check_format

@@ -22,9 +22,12 @@ constexpr std::size_t alignment = 256;
 constexpr int garbage = 0xff;
 
 emulated_target_facts target_facts_of(emulated_target target) {
-  if (target == emulated_target::cuda) return emulated_cuda::kernels::emulated_target_facts();
+#if !defined(NIBBLE_FEWER_TARGETS)
   if (target == emulated_target::rdna) return emulated_rdna::kernels::emulated_target_facts();
-  return emulated_cdna::kernels::emulated_target_facts();
+  if (target == emulated_target::cdna) return emulated_cdna::kernels::emulated_target_facts();
+#endif
+  static_cast<void>(target);
+  return emulated_cuda::kernels::emulated_target_facts();
 }
 
 // Runs what may need memory of the host.

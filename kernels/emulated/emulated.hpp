@@ -20,8 +20,14 @@ enum class emulated_target : std::int32_t {
   rdna,  // 32 lanes, WMMA
   cdna   // 64 lanes, MFMA
 };
-inline constexpr emulated_target emulated_targets[] = {emulated_target::cuda, emulated_target::rdna,
-                                                       emulated_target::cdna};
+// Those that are built.
+inline constexpr emulated_target emulated_targets[] = {
+    emulated_target::cuda,
+#if !defined(NIBBLE_FEWER_TARGETS)
+    emulated_target::rdna,
+    emulated_target::cdna,
+#endif
+};
 
 struct emulated_options {
   emulated_target target = emulated_target::cuda;

@@ -55,9 +55,11 @@ struct packed_matrix {
 // out (+)= scale * (matrix * in) + bias
 struct product {
   packed_matrix matrix = {};
-  const float* bias = {};   // [rows] ([matrices, rows] of experts) or null
+  const float* bias = {};   // [rows], of experts [matrices, rows], or null
   const float* scale = {};  // [1] or null
   float* out = {};          // [tokens, rows]
+  // Of experts: from one's biases to the next one's.
+  std::int64_t bias_stride = {};
 };
 inline constexpr int max_products = 4;
 

@@ -77,7 +77,7 @@ NIBBLE_DEVICE void finish_sum(const gpu::product& p, std::int64_t matrix, std::i
                               std::int64_t pair, float sum, bool accumulate) {
   float* const out = p.out + pair * p.matrix.rows + row;
   float value = p.scale != nullptr ? *p.scale * sum : sum;
-  if (p.bias != nullptr) value += p.bias[matrix * p.matrix.rows + row];
+  if (p.bias != nullptr) value += p.bias[matrix * p.bias_stride + row];
   *out = accumulate ? *out + value : value;
 }
 

@@ -16,6 +16,13 @@ const float* floats_or_null(const weight* w) {
   return w ? reinterpret_cast<const float*>(w->data) : nullptr;
 }
 
+// From one row of floats to the next; rows are filled up (matrix_layout.hpp).
+std::int64_t floats_in_row(const weight& w) {
+  const auto row =
+      kernels::layout_of<formats::f32>(static_cast<std::int64_t>(w.shape.columns()), 1);
+  return static_cast<std::int64_t>(row.row_bytes[kernels::low_plane] / sizeof(float));
+}
+
 gpu::input_rows plain(const float* x, std::int64_t columns) {
   return {.x = x, .columns = columns, .kind = gpu::input_kind::plain};
 }
@@ -66,7 +73,8 @@ gpu::product gpu_step_maker::product_of(const linear& l) const {
   return {.matrix = packed_matrix_of(*l.matrix),
           .bias = floats_or_null(l.bias),
           .scale = floats_or_null(l.scale),
-          .out = l.out ? at(l.out).data : nullptr};
+          .out = l.out ? at(l.out).data : nullptr,
+          .bias_stride = l.bias ? floats_in_row(*l.bias) : 0};
 }
 
 // Angles depend on the batch alone: one table for all layers that rotate alike.

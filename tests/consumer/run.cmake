@@ -59,7 +59,8 @@ else()
   # The programs are built with the shared library: they show that it exports what they need.
   run(${CMAKE_COMMAND} -S ${SOURCE} -B ${WORK}/nibble ${options} -D BUILD_SHARED_LIBS=${shared}
       -D NIBBLE_BUILD_TESTS=OFF -D NIBBLE_BUILD_BENCH=OFF -D NIBBLE_BUILD_EXAMPLES=${shared}
-      -D NIBBLE_WERROR=${WERROR} -D CMAKE_INSTALL_PREFIX=${WORK}/first)
+      -D NIBBLE_WERROR=${WERROR} -D NIBBLE_CUDA=OFF -D NIBBLE_HIP=OFF
+      -D CMAKE_INSTALL_PREFIX=${WORK}/first)
   run(${CMAKE_COMMAND} --build ${WORK}/nibble --parallel ${JOBS})
   file(REMOVE_RECURSE ${WORK}/first ${WORK}/moved ${build})
   run(${CMAKE_COMMAND} --install ${WORK}/nibble)

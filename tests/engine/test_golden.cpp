@@ -35,9 +35,15 @@ void check_on_gpus(const golden_case& c, activation_type activations, double tol
     CHECK(test::relative_rms(logits, std::span(reference).first(n * n_vocab)) <= tolerance);
   };
   const auto places = test::emulated_places();
-  for (const auto& place : places) check(place, 512, tokens.size());
+  if (places.empty()) return;
   static std::size_t turn = 0;
   const test::place& next = places[turn++ % places.size()];
+  for (const auto& place : places) {
+    // the larger models, which take seconds each, do without one of them in turn
+    if (&place != &next || std::filesystem::file_size(c.model) < (1 << 20)) {
+      check(place, 512, tokens.size());
+    }
+  }
   if (activations == activation_type::float32) {
     check(next, 7, std::min<std::size_t>(tokens.size(), 15));
   } else if (std::filesystem::file_size(c.model) < (1 << 20)) {

@@ -1,4 +1,5 @@
 // Products with the matrices of chosen experts.
+#include <algorithm>
 #include "product_test.hpp"
 
 namespace gpu = nibble::gpu;
@@ -87,7 +88,13 @@ void check_experts(test::gpu_device& device, const expert_case& what, std::int64
   const auto x = make_activations(what.per_slot ? pairs : what.tokens, columns, random);
 
   const device_matrices a_there(device, a), b_there(device, b);
-  const device_array<float> bias_there(device, bias), floats(device, x.f32);
+  // biases of experts need not lie side by side
+  const std::int64_t stride = b.rows + 3;
+  std::vector<float> spread(static_cast<std::size_t>(what.n_expert * stride));
+  for (std::int64_t i = 0; i < what.n_expert; ++i) {
+    std::copy_n(bias.begin() + i * b.rows, b.rows, spread.begin() + i * stride);
+  }
+  const device_array<float> bias_there(device, spread), floats(device, x.f32);
   const device_q8 q8(device, x.q8);
   const device_array<std::int32_t> selection(device, what.selection);
   const grouped_pairs grouped(device, what, selection);
@@ -104,7 +111,7 @@ void check_experts(test::gpu_device& device, const expert_case& what, std::int64
   args.selection = selection.data();
   args.n_products = 2;
   args.products[0] = {a_there.packed(), nullptr, nullptr, a_out.data()};
-  args.products[1] = {b_there.packed(), bias_there.data(), nullptr, b_out.data()};
+  args.products[1] = {b_there.packed(), bias_there.data(), nullptr, b_out.data(), stride};
   args.pair_order = what.grouped ? grouped.order.data() : nullptr;
   args.pair_start = what.grouped ? grouped.start.data() : nullptr;
   test::run(device, &gpu::kernel_table::expert_matmul, args);

@@ -42,20 +42,15 @@ inline place emulated_place(nibble::gpu::emulated_target target) {
           true};
 }
 
+// With sanitizers whole models would take long, and their kernels have tests of their own.
 inline std::vector<place> emulated_places() {
-#if defined(__SANITIZE_ADDRESS__)
-  // the tests of kernels run on all of them with sanitizers, too; whole models would take long
-  return {emulated_place(nibble::gpu::emulated_target::cuda)};
-#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  return {};
+#else
   std::vector<place> all;
   for (const auto target : nibble::gpu::emulated_targets) all.push_back(emulated_place(target));
   return all;
-}
-
-inline std::vector<place> places() {
-  std::vector<place> all = emulated_places();
-  for (const int threads : {1, 2, 3}) all.push_back(cpu_place(threads));
-  return all;
+#endif
 }
 
 }  // namespace test
