@@ -31,10 +31,14 @@ inline std::span<const gpu::probe> probes_of(const gpu_device& device) {
   switch (*device.emulated) {
     case gpu::emulated_target::cuda:
       return nibble::emulated_cuda::kernels::probes();
+#if !defined(NIBBLE_FEWER_TARGETS)
     case gpu::emulated_target::rdna:
       return nibble::emulated_rdna::kernels::probes();
     case gpu::emulated_target::cdna:
       return nibble::emulated_cdna::kernels::probes();
+#endif
+    default:
+      break;
   }
   return {};
 }

@@ -1,4 +1,5 @@
 // The emulated device as a device: memory, queues, events, graphs, and failures that are asked for.
+#include <iterator>
 #include <numeric>
 
 #include "probe_test.hpp"
@@ -49,7 +50,7 @@ event_id new_event(gpu_device& device) {
 TEST_CASE("the module tells of its devices") {
   emulated_options small, wide;
   small.memory = 1000;
-  wide.target = nibble::gpu::emulated_target::cdna;
+  wide.target = std::end(nibble::gpu::emulated_targets)[-1];  // another one, if it is built
   wide.bandwidth = 7;
   nibble::gpu::emulated_module two({small, wide});
   failure why;
@@ -61,10 +62,12 @@ TEST_CASE("the module tells of its devices") {
   CHECK(facts.warp == 32);
   CHECK(facts.shared_bytes == 99 * 1024);
   require(two.describe(1, facts, why), why);
-  CHECK(facts.warp == 64);
-  CHECK(facts.shared_bytes == 64 * 1024);
   CHECK(facts.memory_bandwidth == 7);
-  CHECK(std::string_view(facts.arch) == "emulated_cdna");
+  if (wide.target == nibble::gpu::emulated_target::cdna) {
+    CHECK(facts.warp == 64);
+    CHECK(facts.shared_bytes == 64 * 1024);
+    CHECK(std::string_view(facts.arch) == "emulated_cdna");
+  }
   CHECK_FALSE(two.describe(2, facts, why));
   CHECK(why.what == fault::invalid);
   nibble::gpu::context* opened = nullptr;
