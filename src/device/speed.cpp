@@ -202,7 +202,7 @@ class measurement {
       const std::vector<weight_pair> again(small_pairs, p);
       programs.emplace_back(on_, products(again), 1, now_);
     }
-    const std::vector<double> t = time_in_turn(programs, plan_.seconds / 5, 100, now_);
+    const std::vector<double> t = time_in_turn(programs, plan_.seconds / 5, 100, now_).least;
     speed.run_seconds = t[0];
     const double one = without(t[1], t[0]), two = without(t[2], t[0]);
     speed.step_seconds = std::clamp(2 * one - two, one / 4, one) / (2 * small_pairs);
@@ -219,10 +219,11 @@ class measurement {
       r.emit(norm_step{r.input, r.output, norm()});
       programs.emplace_back(on_, std::move(r), tokens, now_);
     }
-    const std::vector<double> t = time_in_turn(programs, plan_.seconds / 5, 30, now_);
-    const double bytes = 2.0 * (many_tokens - 1) * plan_.columns * sizeof(float);
-    speed.link_bytes_per_second = bytes / without(t[1], t[0]);
-    speed.link_seconds = without(t[0], speed.run_seconds) / 2;
+    const std::vector<double> t = time_in_turn(programs, plan_.seconds / 5, 30, now_).least;
+    const double of_token = 2.0 * plan_.columns * sizeof(float);
+    const double seconds = without(t[1], t[0]) / (many_tokens - 1);
+    speed.link_bytes_per_second = of_token / seconds;
+    speed.link_seconds = without(t[0], speed.run_seconds + seconds) / 2;
   }
 
   void measure_formats(device_speed& speed) {
@@ -240,9 +241,10 @@ class measurement {
         programs.emplace_back(on_, products({&pairs[i], step}), 1, now_);
       }
     }
-    const std::vector<double> t = time_in_turn(programs, plan_.seconds * n / 2, 20, now_);
+    const run_times t = time_in_turn(programs, plan_.seconds * n / 2, 20, now_);
     programs.clear();
-    auto next = t.begin();
+    speed.noise = t.noise;
+    auto next = t.least.begin();
     for (std::size_t i = 0; i < by_format_.size(); ++i) {
       const auto& pairs = by_format_[i];
       const auto runs = static_cast<std::ptrdiff_t>(apart ? pairs.size() : 1);
@@ -252,7 +254,7 @@ class measurement {
                            speed.step_seconds * 2 * static_cast<double>(pairs.size());
       const double bytes = pair_bytes(pairs[0]) * static_cast<double>(pairs.size());
       speed.formats.push_back(
-          {plan_.formats[i], bytes / without(seconds, fixed), prompt_rate(pairs)});
+          {plan_.formats[i], bytes / without(seconds, fixed), prompt_rate(pairs, speed)});
     }
   }
 
@@ -263,16 +265,22 @@ class measurement {
     return bytes(*pair.up) + bytes(*pair.down);
   }
 
-  // Multiply-adds a second with many tokens: of one pair, and on a device for which that is
+  // Multiply-adds a second with many tokens: of one product, and on a device for which that is
   // nothing, of all of them.
-  double prompt_rate(std::span<const weight_pair> pairs) {
-    const double macs = 2 * static_cast<double>(pairs[0].up->shape.elements());
-    timed_program few(on_, products(pairs.first(1)), plan_.prompt_tokens, now_);
+  double prompt_rate(std::span<const weight_pair> pairs, const device_speed& speed) {
+    const double macs = static_cast<double>(pairs[0].up->shape.elements());
+    recording r;
+    const value x = embed(r, table_), h = r.make(plan_.rows);
+    r.emit(matmul_step{.in = x, .norm = norm(), .outputs = {{pairs[0].up, nullptr, h}}});
+    select(r, h);
+    timed_program few(on_, std::move(r), plan_.prompt_tokens, now_);
     const double seconds = time_alone(few, plan_.seconds / 4, 10, now_);
-    if (seconds > short_run) return macs * plan_.prompt_tokens / seconds;
+    const double fixed = speed.run_seconds + speed.step_seconds;
+    if (seconds > short_run) return macs * plan_.prompt_tokens / without(seconds, fixed);
     timed_program many(on_, products(pairs), many_tokens, now_);
-    const double all = macs * static_cast<double>(pairs.size());
-    return all * many_tokens / time_alone(many, plan_.seconds / 4, 10, now_);
+    const double all = time_alone(many, plan_.seconds / 4, 10, now_);
+    const auto n = 2 * static_cast<double>(pairs.size());
+    return n * macs * many_tokens / without(all, speed.run_seconds + n * speed.step_seconds);
   }
 
   // One token at the end of a full cache, with fewer and with more queries for the same keys: what
@@ -290,16 +298,19 @@ class measurement {
     add(plan_.heads, 0);
     add(plan_.heads, plan_.depth - 1);
     if (grouped) add(plan_.heads_kv, plan_.depth - 1);
-    const std::vector<double> t = time_in_turn(programs, plan_.seconds / 2, 15, now_);
-    const double layers = plan_.layers;
-    if (speed.kv.empty()) speed.attend_seconds = without(t[0], speed.run_seconds) / layers;
-    const double bytes = static_cast<double>(layout.bytes_per_token()) * plan_.depth;
-    const double macs = attention_macs() * layers * plan_.depth;
+    const std::vector<double> t = time_in_turn(programs, plan_.seconds / 2, 15, now_).least;
+    // what the tokens of the past cost; without one, a token still sees itself
+    const double layers = plan_.layers, past = plan_.depth - 1;
     const double all = without(t[1], t[0]);
-    // of all, what more queries add; their first share is as dear as the others
+    if (speed.kv.empty()) {
+      speed.attend_seconds = without(t[0], speed.run_seconds + all / past) / layers;
+    }
+    const double bytes = static_cast<double>(layout.bytes_per_token()) * past;
+    const double macs = attention_macs() * layers * past;
+    // of that, what more queries add; the first ones are as dear as the others
     const double share = static_cast<double>(plan_.heads) / (plan_.heads - plan_.heads_kv);
-    const double queries =
-        grouped ? std::clamp((t[1] - t[2]) * share, all / 20, all * 0.95) : all / 20;
+    const double more = grouped ? (t[1] - t[2]) * share * past / plan_.depth : 0;
+    const double queries = std::clamp(more, all / 20, all * 0.95);
     return {type, bytes / (all - queries), macs / queries, prompt_attention(pages)};
   }
 

@@ -4,7 +4,6 @@
 #include <atomic>
 #include <cstring>
 #include <exception>
-#include <limits>
 #include <mutex>
 #include <nibble/base/half.hpp>
 #include <nibble/formats/list.hpp>
@@ -17,6 +16,8 @@ namespace {
 
 // Runs of a program that are counted at least, however long they take.
 constexpr int fewest_runs = 3;
+// What a clock may show no time for, in seconds.
+constexpr double shortest_run = 1e-9;
 // What one thread fills at a time, about.
 constexpr std::size_t fill_bytes = std::size_t{1} << 20;
 constexpr std::uint16_t small_scale = 0x1400;  // 2^-10 as a half
@@ -159,25 +160,32 @@ double timed_program::run() {
   const double start = now_();
   program_->submit({tokens_, {&chunk_, 1}, {&output_, 1}});
   program_->wait();
-  return now_() - start;
+  return std::max(now_() - start, shortest_run);
 }
 
-std::vector<double> time_in_turn(std::span<timed_program> programs, double seconds, int most,
-                                 const speed_clock& now) {
-  std::vector<double> least(programs.size(), std::numeric_limits<double>::infinity());
+run_times time_in_turn(std::span<timed_program> programs, double seconds, int most,
+                       const speed_clock& now) {
+  std::vector<std::vector<double>> times(programs.size());
   const double start = now();
   for (timed_program& p : programs) p.run();
   for (int round = 0; round < most; ++round) {
     if (round >= fewest_runs && now() - start > seconds) break;
-    for (std::size_t i = 0; i < programs.size(); ++i) {
-      least[i] = std::min(least[i], programs[i].run());
-    }
+    for (std::size_t i = 0; i < programs.size(); ++i) times[i].push_back(programs[i].run());
   }
-  return least;
+  run_times result;
+  double least = 0, usual = 0;
+  for (auto& runs : times) {
+    std::sort(runs.begin(), runs.end());
+    result.least.push_back(runs[0]);
+    least += runs[0];
+    usual += runs[runs.size() / 2];
+  }
+  result.noise = usual / least;
+  return result;
 }
 
 double time_alone(timed_program& one, double seconds, int most, const speed_clock& now) {
-  return time_in_turn({&one, 1}, seconds, most, now)[0];
+  return time_in_turn({&one, 1}, seconds, most, now).least[0];
 }
 
 }  // namespace nibble::inline NIBBLE_ABI

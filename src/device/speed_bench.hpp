@@ -63,11 +63,17 @@ class timed_program {
   const speed_clock& now_;
 };
 
-// The least seconds of programs that run in turn, for about so long in all and so often each at
-// most; a first round is not counted. Interruptions make a run longer, and nothing makes it
+// The least seconds of each of some programs. Interruptions make a run longer, and nothing makes it
 // shorter.
-std::vector<double> time_in_turn(std::span<timed_program> programs, double seconds, int most,
-                                 const speed_clock& now);
+struct run_times {
+  std::vector<double> least;
+  double noise = 1;  // half of all runs took so many times the least, or less
+};
+
+// Runs programs in turn, for about so long in all and so often each at most; a first round is not
+// counted.
+run_times time_in_turn(std::span<timed_program> programs, double seconds, int most,
+                       const speed_clock& now);
 double time_alone(timed_program& one, double seconds, int most, const speed_clock& now);
 
 }  // namespace nibble::inline NIBBLE_ABI

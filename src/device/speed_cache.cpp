@@ -137,6 +137,7 @@ bool read_line(line_reader& in, device_speed& speed) {
   if (what == "step") return in.number(speed.step_seconds);
   if (what == "attend") return in.number(speed.attend_seconds);
   if (what == "run") return in.number(speed.run_seconds);
+  if (what == "noise") return in.number(speed.noise);
   if (what == "link") {
     return in.number(speed.link_bytes_per_second, true) && in.number(speed.link_seconds, true);
   }
@@ -243,10 +244,14 @@ fs::path speed_path(const fs::path& folder, const std::string& key) {
 }
 
 std::string speed_to_text(const std::string& key, const device_speed& speed) {
-  std::string text =
-      concat(first_line, "\nkey ", key, "\nstep ", number(speed.step_seconds), "\nattend ",
-             number(speed.attend_seconds), "\nrun ", number(speed.run_seconds), "\nlink ",
-             number(speed.link_bytes_per_second), ' ', number(speed.link_seconds), '\n');
+  std::string text = concat(first_line, "\nkey ", key, '\n');
+  const auto add = [&](const char* what, double x) { text += concat(what, ' ', number(x), '\n'); };
+  add("step", speed.step_seconds);
+  add("attend", speed.attend_seconds);
+  add("run", speed.run_seconds);
+  add("noise", speed.noise);
+  text +=
+      concat("link ", number(speed.link_bytes_per_second), ' ', number(speed.link_seconds), '\n');
   for (const format_speed& s : speed.formats) {
     text += concat("format ", format_name(s.format), ' ', number(s.bytes_per_second), ' ',
                    number(s.macs_per_second), '\n');
@@ -310,9 +315,11 @@ device_speed find_speed(const device_info& device,
   const fs::path folder = options.cache ? speed_folder(options.folder) : fs::path();
   const std::string key = speed_key(device, options.activations);
   const auto known = options.anew ? std::nullopt : load_speed(folder, key);
-  if (known && (!options.measure || has_all(*known, plan))) return *known;
+  const bool enough = known && has_all(*known, plan) && known->noise <= options.most_noise;
+  if (known && (enough || !options.measure)) return *known;
   if (!options.measure) return speed_of(device.kind, typical_sheet(device));
   device_speed speed = measure_speed(*open(), plan);
+  // what is noisy is replaced bit by bit: nobody asked for the rest of it now
   if (known) add_known(speed, *known);
   store_speed(folder, key, speed);
   return speed;

@@ -52,7 +52,8 @@ struct NIBBLE_API device_speed {
   double run_seconds = 0;             // fixed time of submit() and wait(), an embedding included
   double link_bytes_per_second = 0;   // of hidden state in or out; 0: the memory is the host's
   double link_seconds = 0;            // fixed time of one way in or out; 0 likewise
-  bool measured = false;              // false: typical of its kind
+  double noise = 1;       // runs took so many times the least time; far above 1: other programs ran
+  bool measured = false;  // false: typical of its kind
 
   // What is known of a format. One that was not measured counts as the nearest in bits a weight
   // that was, floats among floats and blocks among blocks where there are some; of two equally near
@@ -111,7 +112,9 @@ struct speed_options {
   activation_type activations = activation_type::int8;
   bool measure = true;  // false: what the cache has, else what is typical
   bool cache = true;    // false: no file is read or written
-  bool anew = false;    // measures even if the cache has it
+  // What was measured with more noise is kept, but measured again by the next process.
+  double most_noise = 1.3;
+  bool anew = false;  // measures even if the cache has it
   // Of the files. Empty: NIBBLE_CACHE_DIR, or the folder "nibble" in XDG_CACHE_HOME or ~/.cache.
   std::filesystem::path folder = {};
 };
