@@ -93,9 +93,9 @@ void print(const std::string& id, const nibble::device_speed& speed) {
               {rate(s.bytes_per_second, "GB/s"), rate(s.macs_per_second, "GMAC/s"),
                rate(s.prompt_macs_per_second, "GMAC/s")});
   }
-  print_row("fixed", {"product", "attention", "run"});
-  print_row("",
-            {micros(speed.step_seconds), micros(speed.attend_seconds), micros(speed.run_seconds)});
+  print_row("fixed", {"product", "and 1000 values", "attention", "run"});
+  print_row("", {micros(speed.step_seconds), micros(1000 * speed.step_value_seconds),
+                 micros(speed.attend_seconds), micros(speed.run_seconds)});
   if (speed.link_bytes_per_second > 0) {
     print_row("link", {rate(speed.link_bytes_per_second, "GB/s"), micros(speed.link_seconds)});
   }
@@ -119,6 +119,7 @@ nlohmann::ordered_json to_json(const nibble::device_speed& speed) {
   return {{"formats", formats},
           {"kv", kv},
           {"step_seconds", speed.step_seconds},
+          {"step_value_seconds", speed.step_value_seconds},
           {"attend_seconds", speed.attend_seconds},
           {"run_seconds", speed.run_seconds},
           {"noise", speed.noise},

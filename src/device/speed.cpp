@@ -39,7 +39,7 @@ constexpr std::int32_t many_tokens = 512;
 constexpr std::int64_t small_rows = 32;
 constexpr int small_pairs = 16;
 constexpr std::int64_t table_rows = 32;
-constexpr double epsilon = 1e-5;
+constexpr float epsilon = 1e-5f;
 
 // What is left of a time when another is taken from it; as that is measured as well, a part stays.
 double without(double seconds, double fixed) {
@@ -59,7 +59,7 @@ std::size_t last_level_cache() {
 std::size_t working_set(const device_info& device, const speed_plan& plan) {
   if (plan.weight_bytes > 0) return plan.weight_bytes;
   const std::size_t wanted = device.kind == device_kind::cpu
-                                 ? std::clamp<std::size_t>(2 * last_level_cache(), 128_MiB, 512_MiB)
+                                 ? std::clamp<std::size_t>(3 * last_level_cache(), 128_MiB, 768_MiB)
                                  : std::size_t{512_MiB};
   const auto room = static_cast<std::size_t>(device.free_bytes / 4);
   return device.free_bytes > 0 ? std::min(wanted, room) : wanted;
@@ -83,6 +83,12 @@ struct weight_pair {
   const weight *up, *down;
 };
 
+// What tells the fixed times of products with some columns.
+struct small_products {
+  const weight *gain, *table;
+  weight_pair pair;
+};
+
 class measurement {
  public:
   measurement(backend& on, const speed_plan& plan, const speed_clock& now)
@@ -104,9 +110,9 @@ class measurement {
  private:
   // recording -----------------------------------------------------------------------------------
 
-  rms_norm norm() const { return {gain_, static_cast<float>(epsilon)}; }
+  static rms_norm norm(const weight* gain) { return {gain, epsilon}; }
 
-  value embed(recording& r, const weight* table) const {
+  static value embed(recording& r, const weight* table) {
     const value x = r.make(static_cast<std::int64_t>(table->shape.columns()));
     r.emit(embed_step{.table = table, .out = x});
     return x;
@@ -118,9 +124,9 @@ class measurement {
   }
 
   // x += down * gate(up * norm(x))
-  void pair(recording& r, value x, const weight_pair& w) const {
+  static void pair(recording& r, value x, const weight_pair& w, const weight* gain) {
     const value h = r.make(static_cast<std::int64_t>(w.up->shape.extent[1]));
-    r.emit(matmul_step{.in = x, .norm = norm(), .outputs = {{w.up, nullptr, h}}});
+    r.emit(matmul_step{.in = x, .norm = norm(gain), .outputs = {{w.up, nullptr, h}}});
     r.emit(gate_step{.gate = h, .up = h, .out = h});
     r.emit(matmul_step{.in = h, .outputs = {{w.down, nullptr, x}}, .accumulate = true});
   }
@@ -128,7 +134,7 @@ class measurement {
   recording products(std::span<const weight_pair> pairs) const {
     recording r;
     const value x = embed(r, table_);
-    for (const weight_pair& p : pairs) pair(r, x, p);
+    for (const weight_pair& p : pairs) pair(r, x, p, gain_);
     select(r, x);
     return r;
   }
@@ -167,17 +173,21 @@ class measurement {
     table_ = weights_.add(f32, columns, table_rows);
     query_table_ = weights_.add(f32, plan_.heads * length, table_rows);
     key_table_ = weights_.add(f32, plan_.heads_kv * length, table_rows);
-    for (const std::int64_t rows : {small_rows, 2 * small_rows}) {
-      small_.push_back(add_pair(q8_0, rows));
+    for (const std::int64_t some : {columns, columns / 2}) {
+      const weight* const gain = weights_.add(f32, some, 1);
+      const weight* const table = weights_.add(f32, some, table_rows);
+      for (const std::int64_t rows : {small_rows, 2 * small_rows}) {
+        small_.push_back({gain, table, add_pair(q8_0, some, rows)});
+      }
     }
     const std::size_t bytes = working_set(on_.info(), plan_) / plan_.formats.size();
     for (const format_id format : plan_.formats) by_format_.push_back(add_format(format, bytes));
     weights_.import_into(on_);
   }
 
-  weight_pair add_pair(format_id format, std::int64_t rows) {
-    const weight* const up = weights_.add(format, plan_.columns, rows);
-    return {up, weights_.add(format, rows, plan_.columns)};
+  weight_pair add_pair(format_id format, std::int64_t columns, std::int64_t rows) {
+    const weight* const up = weights_.add(format, columns, rows);
+    return {up, weights_.add(format, rows, columns)};
   }
 
   // As many pairs as have these bytes.
@@ -185,27 +195,38 @@ class measurement {
     const double of_pair = 2 * bits_of(format) / 8 * plan_.columns * plan_.rows;
     const auto n = static_cast<std::int64_t>(std::ceil(static_cast<double>(bytes) / of_pair));
     std::vector<weight_pair> pairs;
-    for (std::int64_t i = 0; i < n; ++i) pairs.push_back(add_pair(format, plan_.rows));
+    for (std::int64_t i = 0; i < n; ++i)
+      pairs.push_back(add_pair(format, plan_.columns, plan_.rows));
     return pairs;
   }
 
   // times ---------------------------------------------------------------------------------------
 
-  // A step's time is what products of no rows would take: those of twice the rows take longer by
-  // what the rows cost.
+  // A product's fixed time is what it would take with no rows: with twice the rows it takes longer
+  // by what the rows cost. With half the columns it takes less by what half of its input costs.
   void measure_fixed(device_speed& speed) {
     std::vector<timed_program> programs;
     recording nothing;
     select(nothing, embed(nothing, table_));
     programs.emplace_back(on_, std::move(nothing), 1, now_);
-    for (const weight_pair& p : small_) {
-      const std::vector<weight_pair> again(small_pairs, p);
-      programs.emplace_back(on_, products(again), 1, now_);
+    for (const small_products& s : small_) {
+      recording r;
+      const value x = embed(r, s.table);
+      for (int i = 0; i < small_pairs; ++i) pair(r, x, s.pair, s.gain);
+      select(r, x);
+      programs.emplace_back(on_, std::move(r), 1, now_);
     }
-    const std::vector<double> t = time_in_turn(programs, plan_.seconds / 5, 100, now_).least;
+    const std::vector<double> t = time_in_turn(programs, plan_.seconds / 5, 100, now_).usual;
     speed.run_seconds = t[0];
-    const double one = without(t[1], t[0]), two = without(t[2], t[0]);
-    speed.step_seconds = std::clamp(2 * one - two, one / 4, one) / (2 * small_pairs);
+    const auto of_pair = [&](double one, double two) {
+      one = without(one, t[0]);
+      return std::clamp(2 * one - without(two, t[0]), one / 4, one) / small_pairs;
+    };
+    const double wide = of_pair(t[1], t[2]), narrow = of_pair(t[3], t[4]);
+    // of a pair, one product has an input of all columns
+    const double columns = std::clamp(2 * (wide - narrow), wide / 20, wide * 0.95);
+    speed.step_value_seconds = columns / plan_.columns;
+    speed.step_seconds = (wide - columns) / 2;
   }
 
   // A hidden state that goes in and out, of one token and of many.
@@ -216,10 +237,10 @@ class measurement {
       recording r;
       r.input = r.make(plan_.columns);
       r.output = r.make(plan_.columns);
-      r.emit(norm_step{r.input, r.output, norm()});
+      r.emit(norm_step{r.input, r.output, norm(gain_)});
       programs.emplace_back(on_, std::move(r), tokens, now_);
     }
-    const std::vector<double> t = time_in_turn(programs, plan_.seconds / 5, 30, now_).least;
+    const std::vector<double> t = time_in_turn(programs, plan_.seconds / 5, 30, now_).usual;
     const double of_token = 2.0 * plan_.columns * sizeof(float);
     const double seconds = without(t[1], t[0]) / (many_tokens - 1);
     speed.link_bytes_per_second = of_token / seconds;
@@ -244,18 +265,22 @@ class measurement {
     const run_times t = time_in_turn(programs, plan_.seconds * n / 2, 20, now_);
     programs.clear();
     speed.noise = t.noise;
-    auto next = t.least.begin();
+    auto next = t.usual.begin();
     for (std::size_t i = 0; i < by_format_.size(); ++i) {
       const auto& pairs = by_format_[i];
       const auto runs = static_cast<std::ptrdiff_t>(apart ? pairs.size() : 1);
       const double seconds = std::accumulate(next, next + runs, 0.0);
       next += runs;
       const double fixed = speed.run_seconds * static_cast<double>(runs) +
-                           speed.step_seconds * 2 * static_cast<double>(pairs.size());
+                           pair_seconds(speed) * static_cast<double>(pairs.size());
       const double bytes = pair_bytes(pairs[0]) * static_cast<double>(pairs.size());
       speed.formats.push_back(
           {plan_.formats[i], bytes / without(seconds, fixed), prompt_rate(pairs, speed)});
     }
+  }
+
+  double pair_seconds(const device_speed& speed) const {
+    return 2 * speed.step_seconds + speed.step_value_seconds * (plan_.columns + plan_.rows);
   }
 
   double pair_bytes(const weight_pair& pair) const {
@@ -271,16 +296,17 @@ class measurement {
     const double macs = static_cast<double>(pairs[0].up->shape.elements());
     recording r;
     const value x = embed(r, table_), h = r.make(plan_.rows);
-    r.emit(matmul_step{.in = x, .norm = norm(), .outputs = {{pairs[0].up, nullptr, h}}});
+    r.emit(matmul_step{.in = x, .norm = norm(gain_), .outputs = {{pairs[0].up, nullptr, h}}});
     select(r, h);
     timed_program few(on_, std::move(r), plan_.prompt_tokens, now_);
     const double seconds = time_alone(few, plan_.seconds / 4, 10, now_);
-    const double fixed = speed.run_seconds + speed.step_seconds;
+    const double fixed =
+        speed.run_seconds + speed.step_seconds + speed.step_value_seconds * plan_.columns;
     if (seconds > short_run) return macs * plan_.prompt_tokens / without(seconds, fixed);
     timed_program many(on_, products(pairs), many_tokens, now_);
     const double all = time_alone(many, plan_.seconds / 4, 10, now_);
     const auto n = 2 * static_cast<double>(pairs.size());
-    return n * macs * many_tokens / without(all, speed.run_seconds + n * speed.step_seconds);
+    return n * macs * many_tokens / without(all, speed.run_seconds + pair_seconds(speed) * n / 2);
   }
 
   // One token at the end of a full cache, with fewer and with more queries for the same keys: what
@@ -298,7 +324,7 @@ class measurement {
     add(plan_.heads, 0);
     add(plan_.heads, plan_.depth - 1);
     if (grouped) add(plan_.heads_kv, plan_.depth - 1);
-    const std::vector<double> t = time_in_turn(programs, plan_.seconds / 2, 15, now_).least;
+    const std::vector<double> t = time_in_turn(programs, plan_.seconds / 2, 15, now_).usual;
     // what the tokens of the past cost; without one, a token still sees itself
     const double layers = plan_.layers, past = plan_.depth - 1;
     const double all = without(t[1], t[0]);
@@ -337,7 +363,7 @@ class measurement {
   speed_weights weights_;
   const weight *gain_ = nullptr, *table_ = nullptr;
   const weight *query_table_ = nullptr, *key_table_ = nullptr;
-  std::vector<weight_pair> small_;
+  std::vector<small_products> small_;                // two of all columns, two of half
   std::vector<std::vector<weight_pair>> by_format_;  // as in the plan
 };
 

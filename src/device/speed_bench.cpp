@@ -16,6 +16,8 @@ namespace {
 
 // Runs of a program that are counted at least, however long they take.
 constexpr int fewest_runs = 3;
+// Runs that differ less were not interrupted.
+constexpr double quiet = 1.1;
 // What a clock may show no time for, in seconds.
 constexpr double shortest_run = 1e-9;
 // What one thread fills at a time, about.
@@ -172,20 +174,21 @@ run_times time_in_turn(std::span<timed_program> programs, double seconds, int mo
     if (round >= fewest_runs && now() - start > seconds) break;
     for (std::size_t i = 0; i < programs.size(); ++i) times[i].push_back(programs[i].run());
   }
-  run_times result;
-  double least = 0, usual = 0;
+  run_times halves, quarters;
+  double half = 0, quarter = 0;
   for (auto& runs : times) {
     std::sort(runs.begin(), runs.end());
-    result.least.push_back(runs[0]);
-    least += runs[0];
-    usual += runs[runs.size() / 2];
+    quarters.usual.push_back(runs[runs.size() / 4]);
+    halves.usual.push_back(runs[runs.size() / 2]);
+    quarter += quarters.usual.back();
+    half += halves.usual.back();
   }
-  result.noise = usual / least;
-  return result;
+  halves.noise = quarters.noise = half / quarter;
+  return halves.noise < quiet ? halves : quarters;
 }
 
 double time_alone(timed_program& one, double seconds, int most, const speed_clock& now) {
-  return time_in_turn({&one, 1}, seconds, most, now).least[0];
+  return time_in_turn({&one, 1}, seconds, most, now).usual[0];
 }
 
 }  // namespace nibble::inline NIBBLE_ABI

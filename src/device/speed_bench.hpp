@@ -63,11 +63,12 @@ class timed_program {
   const speed_clock& now_;
 };
 
-// The least seconds of each of some programs. Interruptions make a run longer, and nothing makes it
-// shorter.
 struct run_times {
-  std::vector<double> least;
-  double noise = 1;  // half of all runs took so many times the least, or less
+  // Of each program, the middle of its runs; beside other programs, which make runs longer, what a
+  // quarter of them does not exceed. A single least time is luck that a model's thousands of runs
+  // do not have.
+  std::vector<double> usual;
+  double noise = 1;  // the middle of all runs, by what a quarter of them does not exceed
 };
 
 // Runs programs in turn, for about so long in all and so often each at most; a first round is not

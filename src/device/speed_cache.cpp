@@ -134,7 +134,9 @@ class line_reader {
 
 bool read_line(line_reader& in, device_speed& speed) {
   const std::string_view what = in.word();
-  if (what == "step") return in.number(speed.step_seconds);
+  if (what == "step") {
+    return in.number(speed.step_seconds) && in.number(speed.step_value_seconds, true);
+  }
   if (what == "attend") return in.number(speed.attend_seconds);
   if (what == "run") return in.number(speed.run_seconds);
   if (what == "noise") return in.number(speed.noise);
@@ -246,7 +248,7 @@ fs::path speed_path(const fs::path& folder, const std::string& key) {
 std::string speed_to_text(const std::string& key, const device_speed& speed) {
   std::string text = concat(first_line, "\nkey ", key, '\n');
   const auto add = [&](const char* what, double x) { text += concat(what, ' ', number(x), '\n'); };
-  add("step", speed.step_seconds);
+  text += concat("step ", number(speed.step_seconds), ' ', number(speed.step_value_seconds), '\n');
   add("attend", speed.attend_seconds);
   add("run", speed.run_seconds);
   add("noise", speed.noise);

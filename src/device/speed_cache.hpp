@@ -2,7 +2,8 @@
 //
 //   nibble device speed 1
 //   key <what the numbers are of>
-//   step <seconds>                      and attend, run; noise <ratio>
+//   step <seconds> <seconds a value>
+//   attend <seconds>                    and run; noise <ratio>
 //   link <bytes a second> <seconds>
 //   format <name> <bytes a second> <multiply-adds a second>
 //   kv <name> <bytes a second> <multiply-adds a second> <those of prompts>

@@ -15,8 +15,8 @@ struct efficiency {
   double kv;                           // of memory: attention of one token
   double attend, prompt_attend;        // of floats' multiply-adds: of one token, of many
   double int8_of_byte, float_of_byte;  // multiply-adds for each byte of memory read, usually
-  double step, attend_seconds, run;    // seconds
-  double link;                         // of the link
+  double step, step_value, attend_seconds, run;  // seconds
+  double link;                                   // of the link
   double link_seconds;
 };
 
@@ -28,7 +28,8 @@ constexpr efficiency of_cpu = {.weights = 0.8,
                                .prompt_attend = 0.4,
                                .int8_of_byte = 10,
                                .float_of_byte = 6,
-                               .step = 4e-6,
+                               .step = 1e-6,
+                               .step_value = 1e-9,
                                .attend_seconds = 10e-6,
                                .run = 10e-6,
                                .link = 1,
@@ -43,6 +44,7 @@ constexpr efficiency of_gpu = {.weights = 0.7,
                                .int8_of_byte = 200,
                                .float_of_byte = 60,
                                .step = 4e-6,
+                               .step_value = 1e-10,
                                .attend_seconds = 8e-6,
                                .run = 30e-6,
                                .link = 0.8,
@@ -112,6 +114,7 @@ device_speed speed_of(device_kind kind, const device_sheet& sheet) {
     speed.kv.push_back({info.type, memory * e.kv, floats * e.attend, floats * e.prompt_attend});
   }
   speed.step_seconds = e.step;
+  speed.step_value_seconds = e.step_value;
   speed.attend_seconds = e.attend_seconds;
   speed.run_seconds = e.run;
   if (sheet.link_bytes_per_second > 0) {

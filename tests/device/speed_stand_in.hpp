@@ -20,7 +20,8 @@ namespace test {
 struct known_speed {
   double bytes_per_second = 1e8, macs_per_second = 1e9;
   double kv_bytes_per_second = 2e8, kv_macs_per_second = 4e8, prompt_macs_per_second = 5e8;
-  double step_seconds = 200e-6, attend_seconds = 50e-6, run_seconds = 100e-6;
+  double step_seconds = 200e-6, step_value_seconds = 1e-6;
+  double attend_seconds = 50e-6, run_seconds = 100e-6;
   double link_bytes_per_second = 1e7, link_seconds = 90e-6;
 };
 
@@ -122,7 +123,8 @@ class speed_stand_in final : public nibble::backend {
       return 0;
     }
     double take(const nibble::matmul_step& s, const nibble::batch& work) const {
-      double seconds = owner_.known_.step_seconds;
+      const auto columns = static_cast<double>(of(s.in).width);
+      double seconds = owner_.known_.step_seconds + columns * owner_.known_.step_value_seconds;
       for (const nibble::linear& l : s.outputs) {
         const double macs = static_cast<double>(l.matrix->shape.elements());
         seconds +=

@@ -39,6 +39,7 @@ void check_numbers(const nibble::device_speed& speed) {
     check_number(s.prompt_macs_per_second);
   }
   check_number(speed.step_seconds);
+  check_number(speed.step_value_seconds);
   check_number(speed.attend_seconds);
   check_number(speed.run_seconds);
 }
@@ -68,6 +69,7 @@ TEST_CASE("the speed of a device that is known is what is measured") {
     CHECK(near(speed.kv[0].macs_per_second, known.kv_macs_per_second));
     CHECK(near(speed.kv[0].prompt_macs_per_second, known.prompt_macs_per_second));
     CHECK(near(speed.step_seconds, known.step_seconds));
+    CHECK(near(speed.step_value_seconds, known.step_value_seconds));
     CHECK(near(speed.attend_seconds, known.attend_seconds));
     CHECK(near(speed.run_seconds, known.run_seconds));
     CHECK(near(speed.link_bytes_per_second, known.link_bytes_per_second));
@@ -79,6 +81,8 @@ TEST_CASE("the speed of a device that is known is what is measured") {
                        &known.kv_macs_per_second, &known.prompt_macs_per_second}) {
     *rate *= 300;
   }
+  known.step_seconds = 2e-7;
+  known.step_value_seconds = 1e-9;
   plan.depth = 4096;
   plan.weight_bytes = 64 << 20;
   test::speed_stand_in fast(known, [&](double seconds) { time += seconds; });

@@ -34,6 +34,7 @@ nibble::device_speed some_speed(double step = 1.0 / 3) {
   speed.formats = {{id_of<formats::q4_0>, 1e10 / 3, 2e11 / 7}, {id_of<formats::q4_k>, 3e10, 4e11}};
   speed.kv = {{kv_type::f16, 1e10 / 9, 2e9, 3e9}, {kv_type::q8, 4e9, 5e9, 6e9}};
   speed.step_seconds = step;
+  speed.step_value_seconds = 1e-9 / 7;
   speed.attend_seconds = 2e-6;
   speed.run_seconds = 3e-7;
   speed.link_bytes_per_second = 1.6e10;
@@ -122,6 +123,7 @@ TEST_CASE("numbers that cannot be are refused, however well they are sealed") {
     CHECK_FALSE(nibble::speed_from_text(nibble::speed_to_text(key, speed), key));
   };
   refused([](auto& s) { s.step_seconds = 0; });
+  refused([](auto& s) { s.step_value_seconds = -1; });
   refused([](auto& s) { s.attend_seconds = -1; });
   refused([](auto& s) { s.run_seconds = std::nan(""); });
   refused([](auto& s) { s.noise = 0; });

@@ -5,15 +5,15 @@
 //   run_seconds                                      once
 //   weights' bytes / bytes_per_second                each product of one token, by its format
 //   macs / macs_per_second                           or this, of many tokens
-//   step_seconds                                     each product
+//   step_seconds + columns * step_value_seconds      each product
 //   attend_seconds                                   each layer's attention
 //   tokens in the cache * (their bytes / kv bytes_per_second + macs / kv macs_per_second)
 //                                                    each layer's attention, of one token
 //   macs / prompt_macs_per_second                    or this, of many tokens
 //   2 * link_seconds + bytes / link_bytes_per_second where the hidden state enters and leaves
 // A multiply-add counts as one. Those of attention are, for each token that a query sees, query
-// heads * (key_length + value_length). Gates and additions beside products are in step_seconds and
-// in the speeds of the products.
+// heads * (key_length + value_length). Gates, norms and additions beside products are in the
+// products' numbers; of many tokens, the fixed times are small.
 #pragma once
 
 #include <cstddef>
@@ -47,12 +47,13 @@ struct kv_speed {
 struct NIBBLE_API device_speed {
   std::vector<format_speed> formats;  // those measured, in the order of all_formats
   std::vector<kv_speed> kv;           // those measured, in the order of all_kv_types
-  double step_seconds = 0;            // fixed time of a product: launches, barriers, its input
+  double step_seconds = 0;            // fixed time of a product: launches, barriers
+  double step_value_seconds = 0;      // and for each value of its input: norm, quantisation
   double attend_seconds = 0;          // fixed time of a layer's attention of one token
   double run_seconds = 0;             // fixed time of submit() and wait(), an embedding included
   double link_bytes_per_second = 0;   // of hidden state in or out; 0: the memory is the host's
   double link_seconds = 0;            // fixed time of one way in or out; 0 likewise
-  double noise = 1;       // runs took so many times the least time; far above 1: other programs ran
+  double noise = 1;  // how much longer the middle one of runs takes than one of the quicker ones
   bool measured = false;  // false: typical of its kind
 
   // What is known of a format. One that was not measured counts as the nearest in bits a weight
