@@ -61,7 +61,7 @@ class bench {
   static constexpr std::int64_t columns = 4096, rows = 14336;
 
   gpu_memory make(std::size_t bytes, const char* what) {
-    return {device_, gpu_memory::kind::device, bytes, what};
+    return {device_, gpu_memory::kind::workspace, bytes, what};
   }
 
   // Seconds of the fastest of some repetitions; `work` launches, `n` times a repetition.

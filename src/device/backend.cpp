@@ -1,6 +1,15 @@
 #include <nibble/device/backend.hpp>
 
+#include <algorithm>
+
 namespace nibble::inline NIBBLE_ABI {
+
+void workspace_size::add(const workspace_size& other) {
+  shared = std::max(shared, other.shared);
+  own += other.own;
+  host_shared = std::max(host_shared, other.host_shared);
+  host_own += other.host_own;
+}
 
 weight backend::import_weight(const tensor_view& tensor) {
   weight placed = place_weight(tensor);

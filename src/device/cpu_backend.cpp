@@ -6,8 +6,8 @@
 
 #include "device/cpu_kv_cache.hpp"
 #include "device/cpu_program.hpp"
-#include "device/cpu_program_memory.hpp"
 #include "device/host_probe.hpp"
+#include "device/workspace_check.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 namespace {
@@ -36,45 +36,36 @@ device_info describe_cpu(const cpu::kernel_table& kernels, int threads) {
 
 cpu_backend::cpu_backend(const cpu_options& options, const cpu::kernel_table& kernels)
     : kernels_(kernels),
-      activations_(options.activations),
       observer_(options.observer),
       team_(resolve_threads(read_thread_sources(options.threads)),
             cores_for_workers(options.pin_threads)),
-      info_(describe_cpu(kernels, team_.size())),
-      packing_(kernels, options.activations),
+      sizes_(describe_cpu(kernels, team_.size()), kernels, options.activations),
       page_lists_(static_cast<std::size_t>(team_.size())) {}
 
-std::size_t cpu_backend::weight_bytes(const tensor_view& tensor) const {
-  return packing_.bytes(tensor);
-}
-
 void cpu_backend::reserve_weights(std::size_t bytes) {
-  room_.reserve(bytes, info_.name);
+  room_.reserve(bytes, info().name);
   weights_ = arena(bytes, "weights");
+  counted_weights_ = tally_entry(tally_, memory_tally::weights, bytes);
 }
 
 weight cpu_backend::place_weight(const tensor_view& tensor) {
   weight w;
   w.format = tensor.format;
   w.shape = tensor.shape;
-  w.data = weights_.data() + room_.take(packing_.bytes(tensor), info_.name);
-  w.matrix_bytes = packing_.matrix_bytes(tensor);
+  w.data = weights_.data() + room_.take(sizes_.packing().bytes(tensor), info().name);
+  w.matrix_bytes = sizes_.packing().matrix_bytes(tensor);
   return w;
 }
 
 void cpu_backend::fill_weight(const weight& placed, row_range rows, const std::byte* from) {
-  check_part(placed, rows, info_.name);  // a part that ended elsewhere would fill up its last strip
-  packing_.pack(placed, rows, from, weights_.data() + (placed.data - weights_.data()));
-}
-
-std::size_t cpu_backend::cache_bytes(const kv_layout& layout,
-                                     std::span<const std::int32_t> pages) const {
-  return kv_page_layout(layout, pages).bytes();
+  check_part(placed, rows,
+             info().name);  // a part that ended elsewhere would fill up its last strip
+  sizes_.packing().pack(placed, rows, from, weights_.data() + (placed.data - weights_.data()));
 }
 
 std::unique_ptr<kv_cache> cpu_backend::make_cache(const kv_layout& layout,
                                                   std::span<const std::int32_t> pages) {
-  auto cache = std::make_unique<cpu_kv_cache>(layout, pages, this);
+  auto cache = std::make_unique<cpu_kv_cache>(layout, pages, this, tally_);
   // a sequence has at most all of them; ends of segments and a gap cut some in two
   std::int64_t most = 0;
   for (const std::int32_t n : pages) most = std::max<std::int64_t>(most, n);
@@ -86,9 +77,9 @@ std::unique_ptr<kv_cache> cpu_backend::make_cache(const kv_layout& layout,
   return cache;
 }
 
-std::size_t cpu_backend::workspace_bytes(const recording& steps, program_limits limits) const {
-  check_recording(steps);
-  return lay_out_program(steps, limits, activations_, threads(), nullptr).bytes;
+void cpu_backend::reserve_workspace(const workspace_size& size) {
+  if (workspace_) throw_workspace_twice(info().name);
+  workspace_ = std::make_shared<const cpu_workspace>(size.shared, tally_);
 }
 
 std::unique_ptr<program> cpu_backend::make_program(recording steps, program_limits limits) {
@@ -97,8 +88,12 @@ std::unique_ptr<program> cpu_backend::make_program(recording steps, program_limi
     throw error(errc::invalid_argument, concat("a program for ", limits.max_tokens, " tokens and ",
                                                limits.max_outputs, " outputs cannot be made"));
   }
-  return std::make_unique<cpu_program>(*this, kernels_, activations_, observer_, std::move(steps),
-                                       limits);
+  const std::size_t bytes = workspace_of(steps, limits).shared;
+  auto space = workspace_;
+  if (!space) space = std::make_shared<const cpu_workspace>(bytes, tally_);
+  check_workspace(bytes, space->memory.bytes(), info().name);
+  return std::make_unique<cpu_program>(*this, kernels_, sizes_.activations(), observer_,
+                                       std::move(steps), limits, std::move(space));
 }
 
 void cpu_backend::run(const std::vector<std::unique_ptr<cpu_step>>& steps,

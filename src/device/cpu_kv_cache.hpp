@@ -3,12 +3,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <nibble/base/config.hpp>
 #include <nibble/device/kv_cache.hpp>
 #include <span>
 
 #include "device/arena.hpp"
 #include "device/kv_page_layout.hpp"
+#include "device/memory_tally.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 
@@ -21,7 +23,8 @@ struct cpu_kv_rows {
 class cpu_kv_cache final : public kv_cache {
  public:
   // `owner` is the backend that made it. Throws error as backend::make_cache.
-  cpu_kv_cache(const kv_layout& layout, std::span<const std::int32_t> pages, const backend* owner);
+  cpu_kv_cache(const kv_layout& layout, std::span<const std::int32_t> pages, const backend* owner,
+               std::shared_ptr<memory_tally> tally);
 
   std::size_t bytes() const noexcept override { return memory_.bytes(); }
 
@@ -56,6 +59,7 @@ class cpu_kv_cache final : public kv_cache {
 
   kv_page_layout places_;
   arena memory_;
+  tally_entry counted_;
 };
 
 }  // namespace nibble::inline NIBBLE_ABI

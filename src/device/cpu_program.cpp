@@ -12,13 +12,13 @@ namespace nibble::inline NIBBLE_ABI {
 
 cpu_program::cpu_program(cpu_backend& owner, const cpu::kernel_table& kernels,
                          activation_type activations, matmul_observer* observer, recording steps,
-                         program_limits limits)
-    : owner_(owner), recording_(std::move(steps)), needs_(find_needs(recording_, limits)) {
-  const auto lay_out = [&](std::byte* base) {
-    return lay_out_program(recording_, limits, activations, owner.threads(), base);
-  };
-  arena_ = arena(lay_out(nullptr).bytes, "a workspace");
-  memory_ = lay_out(arena_.data());
+                         program_limits limits, std::shared_ptr<const cpu_workspace> space)
+    : owner_(owner),
+      recording_(std::move(steps)),
+      needs_(find_needs(recording_, limits)),
+      space_(std::move(space)),
+      memory_(lay_out_program(recording_, limits, activations, owner.threads(),
+                              space_->memory.data())) {
   places_.resize(static_cast<std::size_t>(limits.max_tokens));
   compile(kernels, activations, observer);
 }

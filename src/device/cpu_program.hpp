@@ -6,7 +6,6 @@
 #include <nibble/device/backend.hpp>
 #include <vector>
 
-#include "device/arena.hpp"
 #include "device/batch_check.hpp"
 #include "device/cpu_program_memory.hpp"
 #include "device/cpu_step.hpp"
@@ -14,13 +13,15 @@
 namespace nibble::inline NIBBLE_ABI {
 
 class cpu_backend;
+struct cpu_workspace;
 class cpu_step_maker;
 class matmul_observer;
 
 class cpu_program final : public program {
  public:
   cpu_program(cpu_backend& owner, const cpu::kernel_table& kernels, activation_type activations,
-              matmul_observer* observer, recording steps, program_limits limits);
+              matmul_observer* observer, recording steps, program_limits limits,
+              std::shared_ptr<const cpu_workspace> space);
 
   std::span<float> input() override;
   void submit(const batch& work) override;  // runs to the end
@@ -37,7 +38,7 @@ class cpu_program final : public program {
   cpu_backend& owner_;
   const recording recording_;
   const batch_needs needs_;
-  arena arena_;
+  const std::shared_ptr<const cpu_workspace> space_;
   cpu_program_memory memory_;
   std::vector<std::unique_ptr<cpu_step>> steps_;
   std::vector<bool> barriers_[2];  // before each step; [1]: for a single token

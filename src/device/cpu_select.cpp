@@ -2,7 +2,8 @@
 #include <cstdlib>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
-#include <nibble/device/cpu.hpp>
+#include <nibble/device/sizes.hpp>
+#include <utility>
 
 #include "cpu/select.hpp"
 #include "device/cpu_backend.hpp"
@@ -43,6 +44,19 @@ std::vector<std::string_view> available_isas() {
 device_info describe_cpu(const cpu_options& options) {
   return describe_cpu(choose_kernels(options.isa),
                       resolve_threads(read_thread_sources(options.threads)));
+}
+
+std::unique_ptr<device_sizes> make_cpu_sizes(const cpu_options& options,
+                                             const std::optional<device_info>& instead) {
+  device_info info = describe_cpu(options);
+  if (instead) {
+    info.id = instead->id;
+    info.name = instead->name;
+    info.total_bytes = instead->total_bytes;
+    info.free_bytes = instead->free_bytes;
+  }
+  return std::make_unique<cpu_sizes>(std::move(info), choose_kernels(options.isa),
+                                     options.activations);
 }
 
 std::unique_ptr<backend> make_cpu_backend(const cpu_options& options) {

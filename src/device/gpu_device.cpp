@@ -63,21 +63,23 @@ gpu_memory::gpu_memory(std::shared_ptr<gpu_device> device, kind what, std::size_
   const auto lock = device_->lock();
   gpu::failure why;
   void* memory = nullptr;
-  const bool done = kind_ == kind::device ? device_->context_->allocate(bytes, memory, why)
-                                          : device_->context_->allocate_pinned(bytes, memory, why);
+  const bool done = kind_ != kind::host ? device_->context_->allocate(bytes, memory, why)
+                                        : device_->context_->allocate_pinned(bytes, memory, why);
   device_->check(done, why, concat("memory for ", purpose, ", ", bytes, " bytes").c_str());
   data_ = static_cast<std::byte*>(memory);
+  counted_ = tally_entry(device_->tally(), kind_, bytes);
 }
 
 void gpu_memory::release() noexcept {
   if (!data_) return;
   const auto lock = device_->lock();
-  if (kind_ == kind::device) {
+  if (kind_ != kind::host) {
     device_->context_->release(data_);
   } else {
     device_->context_->release_pinned(data_);
   }
   data_ = nullptr;
+  counted_ = {};
 }
 
 gpu_memory::~gpu_memory() {
@@ -88,7 +90,8 @@ gpu_memory::gpu_memory(gpu_memory&& other) noexcept
     : device_(std::move(other.device_)),
       kind_(other.kind_),
       data_(std::exchange(other.data_, nullptr)),
-      bytes_(std::exchange(other.bytes_, 0)) {}
+      bytes_(std::exchange(other.bytes_, 0)),
+      counted_(std::move(other.counted_)) {}
 
 gpu_memory& gpu_memory::operator=(gpu_memory&& other) noexcept {
   if (this == &other) return *this;
@@ -97,6 +100,7 @@ gpu_memory& gpu_memory::operator=(gpu_memory&& other) noexcept {
   kind_ = other.kind_;
   data_ = std::exchange(other.data_, nullptr);
   bytes_ = std::exchange(other.bytes_, 0);
+  counted_ = std::move(other.counted_);
   return *this;
 }
 
@@ -118,6 +122,16 @@ std::uint64_t gpu_device::free_bytes() {
   std::uint64_t bytes = 0;
   check(context_->free_bytes(bytes, why), why, "asking for its free memory");
   return bytes;
+}
+
+device_info gpu_device::info() {
+  device_info info;
+  info.kind = device_kind_of(kind_);
+  info.id = id_;
+  info.name = name_;
+  info.total_bytes = facts_.total_bytes;
+  info.free_bytes = free_bytes();
+  return info;
 }
 
 void gpu_device::upload(gpu::queue_id queue, std::byte* to, const std::byte* from,

@@ -11,16 +11,17 @@
 #include <string>
 #include <utility>
 
+#include "device/memory_tally.hpp"
 #include "gpu/module.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 
 class gpu_device;
 
-// Memory of a device, or pinned memory of the host that belongs to one.
+// Memory of a device, or pinned memory of the host that belongs to one (memory_tally::host).
 class gpu_memory {
  public:
-  enum class kind { device, pinned };
+  using kind = memory_tally::kind;
 
   gpu_memory() = default;
   // `purpose` is named in the error: "weights". Throws error (out_of_memory, device).
@@ -36,9 +37,10 @@ class gpu_memory {
   void release() noexcept;
 
   std::shared_ptr<gpu_device> device_;
-  kind kind_ = kind::device;
+  kind kind_ = kind::weights;
   std::byte* data_ = nullptr;
   std::size_t bytes_ = 0;
+  tally_entry counted_;
 };
 
 // May be used from several threads; calls that belong together are made under lock().
@@ -55,6 +57,8 @@ class gpu_device {
   const std::string& name() const noexcept { return name_; }  // "cuda0 (NVIDIA H200)"
   gpu::module_kind kind() const noexcept { return kind_; }
   std::uint64_t free_bytes();
+  device_info info();
+  const std::shared_ptr<memory_tally>& tally() const noexcept { return tally_; }
 
   [[nodiscard]] std::unique_lock<std::recursive_mutex> lock() { return std::unique_lock(calls_); }
 
@@ -90,6 +94,7 @@ class gpu_device {
   gpu::context* context_ = nullptr;
   gpu::device_facts facts_{};
   std::string id_, name_;
+  const std::shared_ptr<memory_tally> tally_ = std::make_shared<memory_tally>();
   std::recursive_mutex calls_;
   gpu::event_id marks_[2] = {};  // 0: not made yet
   int next_mark_ = 0;

@@ -8,21 +8,21 @@ namespace {
 
 constexpr auto queue = gpu::queue_id::compute;
 
+}  // namespace
+
 std::size_t greatest_page(const std::vector<kv_group>& groups) {
   std::size_t bytes = 0;
   for (const kv_group& g : groups) bytes = std::max(bytes, g.page_bytes());
   return bytes;
 }
 
-}  // namespace
-
 gpu_kv_cache::gpu_kv_cache(std::shared_ptr<gpu_device> device, const kv_layout& layout,
                            std::span<const std::int32_t> pages, const backend* owner)
     : kv_cache(layout, pages, owner),
       places_(layout, pages),
       device_(std::move(device)),
-      memory_(device_, gpu_memory::kind::device, places_.bytes(), "a key/value cache"),
-      staging_(device_, gpu_memory::kind::pinned, greatest_page(groups()), "a page in transfer") {
+      memory_(device_, gpu_memory::kind::kv, places_.bytes(), "a key/value cache"),
+      staging_(device_, gpu_memory::kind::host, greatest_page(groups()), "a page in transfer") {
   const auto lock = device_->lock();
   device_->fill(queue, memory_.data(), 0, memory_.bytes());
 }

@@ -13,6 +13,9 @@
 
 namespace nibble::inline NIBBLE_ABI {
 
+// Bytes through which pages go to the host and back.
+std::size_t greatest_page(const std::vector<kv_group>& groups);
+
 class gpu_kv_cache final : public kv_cache {
  public:
   // `owner` is the backend that made it. Throws error as backend::make_cache.

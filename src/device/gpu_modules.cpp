@@ -98,8 +98,11 @@ struct gpu_modules::state {
   };
   std::vector<device_info> devices;
   std::vector<place> places;  // of the devices
+  std::vector<gpu::device_facts> facts;
   std::vector<std::string> notes;
 
+  // Throws error (invalid_argument) that names the devices there are.
+  std::size_t find(std::string_view id) const;
   void add(gpu::module& module, const char* what) {
     gpu::failure why;
     const std::int32_t n = module.count(why);
@@ -107,13 +110,8 @@ struct gpu_modules::state {
     for (std::int32_t i = 0; i < n; ++i) {
       try {
         gpu_device device(module, i);
-        device_info info;
-        info.kind = device_kind_of(module.kind());
-        info.id = device.id();
-        info.name = device.name();
-        info.total_bytes = device.facts().total_bytes;
-        info.free_bytes = device.free_bytes();
-        devices.push_back(std::move(info));
+        devices.push_back(device.info());
+        facts.push_back(device.facts());
         places.push_back({&module, i});
       } catch (const error& e) {
         notes.push_back(concat(gpu_id(module.kind(), i), " is not used: ", e.what()));
@@ -143,6 +141,10 @@ gpu_modules::~gpu_modules() = default;
 gpu_modules::gpu_modules(gpu_modules&&) noexcept = default;
 gpu_modules& gpu_modules::operator=(gpu_modules&&) noexcept = default;
 
+void gpu_modules::add(gpu::module& module) {
+  state_->add(module, "A linked module");
+}
+
 const std::vector<device_info>& gpu_modules::devices() const noexcept {
   return state_->devices;
 }
@@ -151,23 +153,31 @@ const std::vector<std::string>& gpu_modules::notes() const noexcept {
   return state_->notes;
 }
 
-std::shared_ptr<gpu_device> open_gpu(const gpu_modules& modules, std::string_view id) {
-  const gpu_modules::state& state = *modules.state_;
+std::size_t gpu_modules::state::find(std::string_view id) const {
   std::string known;
-  for (std::size_t i = 0; i < state.devices.size(); ++i) {
-    if (state.devices[i].id == id) {
-      return std::make_shared<gpu_device>(*state.places[i].module, state.places[i].index);
-    }
-    known += concat(known.empty() ? "" : ", ", state.devices[i].id);
+  for (std::size_t i = 0; i < devices.size(); ++i) {
+    if (devices[i].id == id) return i;
+    known += concat(known.empty() ? "" : ", ", devices[i].id);
   }
   std::string why =
       known.empty() ? "there is no GPU that can be used" : concat("there are ", known);
-  for (const std::string& note : state.notes) why += concat("; ", note);
+  for (const std::string& note : notes) why += concat("; ", note);
   throw error(errc::invalid_argument, concat("there is no device '", id, "': ", why));
+}
+
+std::shared_ptr<gpu_device> open_gpu(const gpu_modules& modules, std::string_view id) {
+  const gpu_modules::state::place& found = modules.state_->places[modules.state_->find(id)];
+  return std::make_shared<gpu_device>(*found.module, found.index);
 }
 
 std::unique_ptr<backend> gpu_modules::open(std::string_view id, const gpu_options& options) const {
   return std::make_unique<gpu_backend>(open_gpu(*this, id), options.activations);
+}
+
+std::unique_ptr<device_sizes> gpu_modules::sizes(std::string_view id,
+                                                 const gpu_options& options) const {
+  const std::size_t i = state_->find(id);
+  return std::make_unique<gpu_sizes>(state_->devices[i], state_->facts[i], options.activations);
 }
 
 }  // namespace nibble::inline NIBBLE_ABI

@@ -25,34 +25,29 @@ gpu::cache_layer gpu_run::layer(std::int32_t i) const {
 }
 
 gpu_program::gpu_program(const gpu_backend& owner, std::shared_ptr<gpu_device> device,
-                         activation_type activations, recording steps, program_limits limits)
+                         activation_type activations, recording steps, program_limits limits,
+                         std::shared_ptr<const gpu_workspace> space)
     : owner_(owner),
       device_(std::move(device)),
       recording_(std::move(steps)),
-      needs_(find_needs(recording_, limits)) {
-  const auto lay_out = [&](std::byte* base) {
-    return lay_out_gpu_program(recording_, limits, activations, device_->facts(), base);
+      needs_(find_needs(recording_, limits)),
+      space_(std::move(space)) {
+  const auto lay_out = [&](const gpu_program_bases& at) {
+    return lay_out_gpu_program(recording_, limits, activations, device_->facts(), at);
   };
-  const auto pinned = [&](std::size_t bytes, const char* purpose) {
-    return gpu_memory(device_, gpu_memory::kind::pinned, bytes, purpose);
-  };
-  const auto border = [&](value v) {
-    return v ? value_bytes(recording_.info(v), limits) : std::size_t{0};
-  };
-  arena_ = gpu_memory(device_, gpu_memory::kind::device, lay_out(nullptr).bytes, "a workspace");
-  memory_ = lay_out(arena_.data());
-  pinned_step_ = pinned(memory_.step_bytes, "what a batch brings");
-  pinned_input_ = pinned(border(recording_.input), "the input of a segment");
-  pinned_output_ = pinned(border(recording_.output), "the output of a segment");
+  const workspace_size size = lay_out({}).size;
+  own_ = gpu_memory(device_, gpu_memory::kind::workspace, size.own, "what a program keeps");
+  pinned_step_ = gpu_memory(device_, gpu_memory::kind::host, size.host_own, "what a batch brings");
+  memory_ = lay_out({space_->device.data(), own_.data(), space_->host.data()});
   lay_out_step(memory_.step_sizes, pinned_step_.data(), host_step_);
   const auto lock = device_->lock();
   // what a kernel reads before it was written is to show
-  device_->fill(queue, arena_.data(), 0xff, arena_.bytes());
+  device_->fill(queue, space_->device.data(), 0xff, size.shared);
   device_->fill(queue, reinterpret_cast<std::byte*>(memory_.attend_counters), 0,
                 static_cast<std::size_t>(memory_.n_counters) * sizeof(std::uint32_t));
   for (const gpu_rope_table& table : memory_.ropes) {
     const std::size_t bytes = table.spec->frequencies.size() * sizeof(double);
-    const gpu_memory staging = pinned(bytes, "frequencies");
+    const gpu_memory staging(device_, gpu_memory::kind::host, bytes, "frequencies");
     std::memcpy(staging.data(), table.spec->frequencies.data(), bytes);
     device_->upload(queue, reinterpret_cast<std::byte*>(table.frequencies), staging.data(), bytes);
     device_->finish(queue);
@@ -70,14 +65,17 @@ std::byte* gpu_program::place_of(value v) const {
 }
 
 std::span<float> gpu_program::input() {
-  return {reinterpret_cast<float*>(pinned_input_.data()), pinned_input_.bytes() / sizeof(float)};
+  if (!recording_.input) return {};
+  const value_info& info = recording_.info(recording_.input);
+  return {reinterpret_cast<float*>(memory_.host_input),
+          value_bytes(info, needs_.limits) / sizeof(float)};
 }
 
 std::span<const float> gpu_program::output() {
   if (!recording_.output) return {};
   const value_info& info = recording_.info(recording_.output);
   const std::int64_t rows = info.rows == value_rows::per_token ? tokens_ : outputs_;
-  return {reinterpret_cast<const float*>(pinned_output_.data()),
+  return {reinterpret_cast<const float*>(memory_.host_output),
           static_cast<std::size_t>(rows * info.width)};
 }
 
@@ -96,7 +94,7 @@ void gpu_program::submit(const batch& work) {
   device_->upload(queue, step_base, pinned_step_.data(), memory_.step_bytes);
   if (recording_.input) {
     const auto width = static_cast<std::size_t>(recording_.info(recording_.input).width);
-    device_->upload(queue, place_of(recording_.input), pinned_input_.data(),
+    device_->upload(queue, place_of(recording_.input), memory_.host_input,
                     static_cast<std::size_t>(tokens_) * width * sizeof(float));
   }
   const gpu_step_block& block = memory_.step;
@@ -115,7 +113,7 @@ void gpu_program::submit(const batch& work) {
   } else {
     launch_all(run);
   }
-  device_->download(queue, pinned_output_.data(),
+  device_->download(queue, memory_.host_output,
                     recording_.output ? place_of(recording_.output) : nullptr,
                     output().size_bytes());
 }
@@ -201,8 +199,8 @@ void gpu_program::make_room(const gpu_step_sizes& wanted) {
   sizes.page_numbers *= 2;  // not again soon
   gpu_step_block block;
   const std::size_t bytes = lay_out_step(sizes, nullptr, block);
-  gpu_memory device(device_, gpu_memory::kind::device, bytes, "what a batch brings");
-  gpu_memory pinned(device_, gpu_memory::kind::pinned, bytes, "what a batch brings");
+  gpu_memory device(device_, gpu_memory::kind::workspace, bytes, "what a batch brings");
+  gpu_memory pinned(device_, gpu_memory::kind::host, bytes, "what a batch brings");
   forget_graphs();
   more_step_ = std::move(device);
   pinned_step_ = std::move(pinned);

@@ -45,10 +45,20 @@ struct gpu_launch {
   std::function<void(const gpu_run&)> run;
 };
 
+// Memory that programs work in: the device's, and pinned memory for what enters and leaves.
+struct gpu_workspace {
+  gpu_workspace(const std::shared_ptr<gpu_device>& on, const workspace_size& size)
+      : device(on, gpu_memory::kind::workspace, size.shared, "a workspace"),
+        host(on, gpu_memory::kind::host, size.host_shared, "what enters and leaves a segment") {}
+
+  gpu_memory device, host;
+};
+
 class gpu_program final : public program {
  public:
   gpu_program(const gpu_backend& owner, std::shared_ptr<gpu_device> device,
-              activation_type activations, recording steps, program_limits limits);
+              activation_type activations, recording steps, program_limits limits,
+              std::shared_ptr<const gpu_workspace> space);
   ~gpu_program() override;
 
   std::span<float> input() override;
@@ -74,8 +84,9 @@ class gpu_program final : public program {
   std::shared_ptr<gpu_device> device_;
   recording recording_;
   batch_needs needs_;
-  gpu_memory arena_, more_step_;  // more_step_: a longer block than the arena's, if one was needed
-  gpu_memory pinned_step_, pinned_input_, pinned_output_;
+  const std::shared_ptr<const gpu_workspace> space_;
+  gpu_memory own_, pinned_step_;
+  gpu_memory more_step_;  // a longer block than the workspace's, if one was needed
   gpu_program_memory memory_;
   gpu_step_block host_step_;
   std::vector<gpu_launch> launches_;

@@ -118,11 +118,11 @@ std::size_t lay_out_step(const gpu_step_sizes& sizes, std::byte* base, gpu_step_
 
 gpu_program_memory lay_out_gpu_program(const recording& r, program_limits limits,
                                        activation_type activations, const gpu::device_facts& facts,
-                                       std::byte* base) {
+                                       const gpu_program_bases& at) {
   const scratch_needs needs(r, limits, activations, facts);
   gpu_program_memory m;
   m.values = lay_out_workspace(r, limits, kept_for_gates(r));
-  carver space(base, alignment);
+  carver space(at.shared, alignment), own(at.own, alignment), host(at.host_shared, alignment);
   m.base = space.take<std::byte>(static_cast<std::int64_t>(m.values.bytes));
   m.q8 = {.codes = space.take<std::int8_t>(needs.q8),
           .scales = space.take<float>(needs.q8 / 32),
@@ -133,11 +133,11 @@ gpu_program_memory lay_out_gpu_program(const recording& r, program_limits limits
   m.q_turned = space.take<float>(needs.turned);
   m.attend_parts = space.take<float>(needs.parts);
   m.attend_states = space.take<float>(needs.states);
-  m.attend_counters = space.take<std::uint32_t>(needs.counters);
+  m.attend_counters = own.take<std::uint32_t>(needs.counters);
   m.n_counters = needs.counters;
   for (const rope_spec* spec : needs.ropes) {
     const auto n = static_cast<std::int64_t>(spec->frequencies.size());
-    gpu_rope_table table{.spec = spec, .frequencies = space.take<double>(n)};
+    gpu_rope_table table{.spec = spec, .frequencies = own.take<double>(n)};
     for (float** part : {&table.cosine, &table.sine, &table.back_cosine, &table.back_sine}) {
       *part = space.take<float>(n * limits.max_tokens);
     }
@@ -148,7 +148,15 @@ gpu_program_memory lay_out_gpu_program(const recording& r, program_limits limits
   m.step_bytes = lay_out_step(m.step_sizes, nullptr, counted);
   m.step_base = space.take<std::byte>(static_cast<std::int64_t>(m.step_bytes));
   if (m.step_base) lay_out_step(m.step_sizes, m.step_base, m.step);
-  m.bytes = space.used();
+  const auto border = [&](value v) {
+    return v ? static_cast<std::int64_t>(value_bytes(r.info(v), limits)) : std::int64_t{0};
+  };
+  m.host_input = host.take<std::byte>(border(r.input));
+  m.host_output = host.take<std::byte>(border(r.output));
+  m.size = {.shared = space.used(),
+            .own = own.used(),
+            .host_shared = host.used(),
+            .host_own = m.step_bytes};
   return m;
 }
 

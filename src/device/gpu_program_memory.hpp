@@ -44,10 +44,11 @@ struct gpu_step_sizes {
   friend bool operator==(const gpu_step_sizes&, const gpu_step_sizes&) = default;
 };
 
+// Everything that a program needs. Of `size`, host_own is the step's block in pinned memory.
 struct gpu_program_memory {
   workspace_layout values;
   std::byte* base = nullptr;  // of the values
-  std::size_t bytes = 0;
+  workspace_size size;
 
   gpu::q8_rows q8{};                   // the greatest quantised input
   float* normed = nullptr;             // the greatest input that stays in floats
@@ -63,6 +64,7 @@ struct gpu_program_memory {
   gpu_step_block step;  // on the device
   std::byte* step_base = nullptr;
   std::size_t step_bytes = 0;
+  std::byte *host_input = nullptr, *host_output = nullptr;  // pinned
 };
 
 // Lays a step's arrays out from `base` on; null only counts. Returns the bytes.
@@ -73,8 +75,15 @@ std::size_t lay_out_step(const gpu_step_sizes& sizes, std::byte* base, gpu_step_
 std::int32_t attend_splits(const gpu::device_facts& facts, std::int64_t tokens,
                            std::int32_t n_head_kv);
 
+// Where the parts of a program's memory begin; null only counts.
+struct gpu_program_bases {
+  std::byte* shared = nullptr;
+  std::byte* own = nullptr;          // what keeps its values from run to run
+  std::byte* host_shared = nullptr;  // pinned
+};
+
 gpu_program_memory lay_out_gpu_program(const recording& r, program_limits limits,
                                        activation_type activations, const gpu::device_facts& facts,
-                                       std::byte* base);
+                                       const gpu_program_bases& at = {});
 
 }  // namespace nibble::inline NIBBLE_ABI

@@ -121,7 +121,7 @@ weight_uploads::staging& weight_uploads::take(std::size_t bytes) {
       chosen->on_its_way = false;
     }
     if (chosen->memory.bytes() < bytes) {
-      chosen->memory = gpu_memory(device_, gpu_memory::kind::pinned, bytes, "weights in transfer");
+      chosen->memory = gpu_memory(device_, gpu_memory::kind::host, bytes, "weights in transfer");
     }
   } catch (...) {
     chosen->taken = false;

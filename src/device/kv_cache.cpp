@@ -21,4 +21,12 @@ std::vector<kv_group> group_layers(const kv_layout& layout) {
   return groups;
 }
 
+kv_layout layers_of(const kv_layout& layout, const std::vector<bool>& there) {
+  kv_layout some = layout;
+  for (std::size_t i = 0; i < some.layers.size(); ++i) {
+    if (!there[i]) some.layers[i].n_head_kv = 0;
+  }
+  return some;
+}
+
 }  // namespace nibble::inline NIBBLE_ABI

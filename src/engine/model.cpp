@@ -1,134 +1,24 @@
 #include <nibble/engine/model.hpp>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
-#include <exception>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
 #include <nibble/base/fingerprint.hpp>
 #include <nibble/device/probe.hpp>
-#include <nibble/formats/decode.hpp>
-#include <system_error>
-#include <thread>
 #include <utility>
 
 #include "base/memory_for.hpp"
+#include "engine/device_choice.hpp"
+#include "engine/importer.hpp"
 #include "engine/state.hpp"
+#include "plan/counting.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 namespace {
 
-// Bytes of a tensor that are imported in one piece: while it is, they are in memory twice.
-constexpr std::size_t part_bytes = 4 << 20;
-
-// Imports tensors from several threads: reading a file that is not in memory yet, and copying one
-// that is, are both faster so. The calling thread reports the progress.
-class importer {
- public:
-  importer(const gguf::file& file, const std::vector<tensor_need>& needs, backend& device,
-           std::deque<weight>& weights)
-      : file_(file), needs_(needs), device_(device), weights_(weights) {
-    weights.resize(needs_.size());
-    for (std::size_t i = 0; i < needs_.size(); ++i) {
-      if (!needs_[i].found) continue;
-      weights_[i] = device_.place_weight(needs_[i].stored_view());
-      weights_[i].name = needs_[i].name;
-      add_parts(i);
-    }
-  }
-
-  void run(const std::function<void(double)>& progress) {
-    if (progress) progress(0);
-    {
-      const auto helpers = start_helpers();
-      work(progress);
-    }
-    if (failure_) std::rethrow_exception(failure_);
-    // the last part may have been a helper's
-    if (progress) progress(1);
-  }
-
- private:
-  struct part {
-    std::size_t tensor;
-    row_range rows;
-  };
-
-  void add_parts(std::size_t tensor) {
-    const shape& s = needs_[tensor].found->view.shape;
-    const auto all = static_cast<std::int64_t>(s.rows());
-    // converted as a whole
-    if (converted(tensor)) return parts_.push_back({tensor, {0, all}});
-    const auto in_matrix = static_cast<std::int64_t>(s.extent[1]);
-    const auto fitting = static_cast<std::int64_t>(part_bytes / row_bytes_of(tensor));
-    const std::int64_t step = std::max(fitting / part_rows, std::int64_t{1}) * part_rows;
-    for (std::int64_t matrix = 0; matrix < all; matrix += in_matrix) {
-      for (std::int64_t row = 0; row < in_matrix; row += step) {
-        parts_.push_back({tensor, {matrix + row, std::min(step, in_matrix - row)}});
-      }
-    }
-  }
-
-  std::vector<std::jthread> start_helpers() {
-    std::vector<std::jthread> helpers;
-    const unsigned wanted = std::min(4u, std::max(1u, std::thread::hardware_concurrency())) - 1;
-    helpers.reserve(wanted);
-    try {
-      while (helpers.size() < wanted) helpers.emplace_back([this] { work({}); });
-    } catch (const std::system_error&) {
-      // no more threads here: fewer load, only more slowly
-    }
-    return helpers;
-  }
-
-  void work(const std::function<void(double)>& progress) {
-    try {
-      for (std::size_t i = next_++; i < parts_.size() && !failed_; i = next_++) {
-        import(parts_[i]);
-        const std::size_t done = ++done_;
-        if (progress && done < parts_.size()) {
-          progress(static_cast<double>(done) / static_cast<double>(parts_.size()));
-        }
-      }
-    } catch (...) {
-      if (!failed_.exchange(true)) failure_ = std::current_exception();
-    }
-  }
-
-  void import(const part& p) {
-    const gguf::tensor_info& found = *needs_[p.tensor].found;
-    if (converted(p.tensor)) {
-      std::vector<float> values(found.view.shape.elements());
-      decode_row(found.view.format, found.view.data, values.size(), values.data());
-      device_.fill_weight(weights_[p.tensor], p.rows,
-                          reinterpret_cast<const std::byte*>(values.data()));
-      file_.release(found);
-      return;
-    }
-    const std::size_t bytes = row_bytes_of(p.tensor);
-    const std::size_t at = static_cast<std::size_t>(p.rows.first) * bytes;
-    device_.fill_weight(weights_[p.tensor], p.rows, found.view.data + at);
-    file_.release(found, at, static_cast<std::size_t>(p.rows.count) * bytes);
-  }
-
-  bool converted(std::size_t tensor) const {
-    return needs_[tensor].as_float && needs_[tensor].found->view.format != id_of<formats::f32>;
-  }
-  std::size_t row_bytes_of(std::size_t tensor) const {
-    const tensor_view& view = needs_[tensor].found->view;
-    return row_bytes(view.format, view.shape.columns());
-  }
-
-  const gguf::file& file_;
-  const std::vector<tensor_need>& needs_;
-  backend& device_;
-  std::deque<weight>& weights_;
-  std::vector<part> parts_;
-  std::atomic<std::size_t> next_ = 0, done_ = 0;
-  std::atomic<bool> failed_ = false;
-  std::exception_ptr failure_;  // written by the one thread that set failed_
-};
+// Of what was planned on a device, so many tenths are tried after its memory was not enough.
+constexpr std::uint64_t less_of_ten = 8;
 
 // Which model it is: what the tensors are called, how they look, and how their data begin.
 std::string fingerprint_of(const gguf::file& file) {
@@ -144,76 +34,163 @@ std::string fingerprint_of(const gguf::file& file) {
 
 }  // namespace
 
-void model::state::place(const model_definition& definition, const model_options& options) {
-  // an observer sees the CPU's products
-  if (options.device == "cpu" || (options.device == "auto" && options.cpu.observer)) {
-    device = make_cpu_backend(options.cpu);
-    plan = nibble::plan(definition, *device, options.plan);
-    return;
-  }
-  const devices::hardware found = devices::probe(options.cpu);
-  const gpu_options gpu{.activations = options.cpu.activations};
-  if (options.device != "auto") {
-    device = found.modules->open(options.device, gpu);
-    plan = nibble::plan(definition, *device, options.plan);
-    return;
-  }
-  std::vector<std::string> reasons = found.notes;
-  for (const device_info& info : found.all) {
-    if (info.kind == device_kind::cpu) continue;
-    try {
-      device = found.modules->open(info.id, gpu);
-      plan = nibble::plan(definition, *device, options.plan);
-      return;
-    } catch (const error& e) {
-      if (e.code() == errc::invalid_argument) throw;
-      device.reset();
-      reasons.push_back(concat(info.name, " is not used: ", e.what()));
+void model::state::make_caches() {
+  std::vector<std::unique_ptr<kv_cache>> parts;
+  std::vector<std::int32_t> part_of(plan.kv.layers.size(), 0);
+  for (std::size_t d = 0; d < devices.size(); ++d) {
+    const std::vector<bool> there = plan.kv_layers_on(static_cast<std::int32_t>(d));
+    parts.emplace_back();
+    if (std::find(there.begin(), there.end(), true) == there.end()) continue;
+    parts.back() = devices[d].device->make_cache(layers_of(plan.kv, there), plan.kv_pages);
+    devices[d].cache = parts.back().get();
+    for (std::size_t layer = 0; layer < there.size(); ++layer) {
+      if (there[layer]) part_of[layer] = static_cast<std::int32_t>(d);
     }
   }
-  device = make_cpu_backend(options.cpu);
-  plan = nibble::plan(definition, *device, options.plan);
-  plan.reasons.insert(plan.reasons.begin(), reasons.begin(), reasons.end());
+  cache = std::make_unique<split_kv_cache>(plan.kv, plan.kv_pages, std::move(parts),
+                                           std::move(part_of));
+  pages = std::make_unique<page_pool>(
+      cache->groups(), plan.kv_pages,
+      [to = cache.get()](std::size_t group, page_id from, page_id page) {
+        to->copy_page(group, from, page);
+      });
 }
 
-void model::state::load(const gguf::file& file, const model_options& options) {
+void model::state::import_weights(const gguf::file& file, const model_definition& definition,
+                                  const std::function<void(double)>& progress) {
+  for (std::size_t d = 0; d < devices.size(); ++d) {
+    devices[d].device->reserve_weights(plan.devices[d].weights);
+    devices[d].table.layers.resize(static_cast<std::size_t>(hp.n_layer));
+    loading.weight_bytes += plan.devices[d].weights;
+  }
+  importer work(file);
+  for (const tensor_need& need : definition.needs) {
+    if (!need.found) continue;
+    std::int32_t before = -1;
+    for (const std::size_t reader : readers_of(definition, need)) {
+      const std::int32_t at = plan.blocks[reader].device;
+      if (at == before) continue;
+      before = at;
+      placed_device& to = devices[static_cast<std::size_t>(at)];
+      set_slot(to.table, need, work.place(need, *to.device, to.weights));
+    }
+  }
+  work.run(progress);
+}
+
+void model::state::make_pipeline(const model_definition& definition) {
+  std::vector<workspace_size> sizes(devices.size());
+  std::vector<recording> recordings;
+  const auto placed = plan.segments();
+  for (const placed_segment& s : placed) {
+    const auto d = static_cast<std::size_t>(s.device);
+    recordings.push_back(definition.record(devices[d].table, s.first, s.last));
+    sizes[d].add(devices[d].device->workspace_of(recordings.back(), plan.segment_limits()));
+  }
+  std::vector<pipeline::device> on;
+  for (std::size_t d = 0; d < devices.size(); ++d) {
+    devices[d].device->reserve_workspace(sizes[d]);
+    on.push_back(
+        {.cache = devices[d].cache, .waits = devices[d].device->info().kind != device_kind::cpu});
+  }
+  std::vector<pipeline::segment> segments;
+  for (std::size_t i = 0; i < placed.size(); ++i) {
+    const auto d = static_cast<std::size_t>(placed[i].device);
+    segments.push_back(
+        {.steps = devices[d].device->make_program(std::move(recordings[i]), plan.segment_limits()),
+         .device = d,
+         .head_only = definition.blocks[placed[i].first].kind == block_kind::head});
+  }
+  steps = std::make_unique<pipeline>(std::move(segments), std::move(on), pipeline_sizes(hp, plan));
+}
+
+void model::state::load_as_planned(const gguf::file& file, const model_definition& definition,
+                                   const model_options& options) {
+  check_plan(definition);
+  make_caches();
+  import_weights(file, definition, options.progress);
+  make_pipeline(definition);
+}
+
+void model::state::load_anywhere(const gguf::file& file, const model_definition& definition,
+                                 const devices::hardware& found, const model_options& options) {
+  device_choice choice(found, options);
+  std::string first_failure;
+  for (bool again = false;; again = true) {
+    plan = choice.plan(definition);
+    if (again) {
+      plan.reasons.insert(plan.reasons.begin(), concat("The first plan could not be carried out (",
+                                                       first_failure, "); this one takes less."));
+    }
+    try {
+      auto opened = choice.open_used(plan);
+      devices.clear();
+      for (auto& device : opened) devices.emplace_back().device = std::move(device);
+      return load_as_planned(file, definition, options);
+    } catch (const error& e) {
+      if (again || e.code() != errc::out_of_memory || e.device().empty()) throw;
+      first_failure = e.what();
+      for (const device_use& use : plan.devices) {
+        if (use.device.name == e.device()) {
+          choice.limit(use.device.name, use.total() / 10 * less_of_ten);
+        }
+      }
+    }
+    steps.reset();
+    pages.reset();
+    cache.reset();
+    devices.clear();
+    loading = {};
+  }
+}
+
+void model::state::load(const gguf::file& file, const devices::hardware* found,
+                        const model_options& options) {
   const auto start = std::chrono::steady_clock::now();
   if (!file.has_data()) {
     throw error(errc::invalid_argument,
                 "the file was opened for its header only; a model needs the data of its tensors.",
                 {.file = file.name()});
   }
-  model_definition definition(file);
+  const model_definition definition(file);
   hp = definition.hp;
   if (nibble::has_tokenizer(file)) tokenizer.emplace(file);
-  if (device) {
-    plan = nibble::plan(definition, *device, options.plan);
-  } else {
-    place(definition, options);
-  }
-  cache = device->make_cache(plan.kv, plan.kv_pages);
-  pages = std::make_unique<page_pool>(
-      cache->groups(), plan.kv_pages,
-      [to = cache.get()](std::size_t group, page_id from, page_id page) {
-        to->copy_page(group, from, page);
-      });
   fingerprint = fingerprint_of(file);
-  device->reserve_weights(plan.devices[0].weights);
-  importer(file, definition.needs, *device, weights).run(options.progress);
-  table.layers.resize(static_cast<std::size_t>(hp.n_layer));
-  for (std::size_t i = 0; i < definition.needs.size(); ++i) {
-    if (definition.needs[i].found) set_slot(table, definition.needs[i], &weights[i]);
+  if (devices.empty()) {
+    const auto all = found ? *found : nibble::devices::probe(options.cpu);
+    load_anywhere(file, definition, all, options);
+  } else {
+    if (plan.blocks.empty()) plan = nibble::plan(definition, *devices[0].device, options.plan);
+    load_as_planned(file, definition, options);
   }
-  program =
-      device->make_program(definition.record(table, 0, definition.blocks.size()), plan.limits);
-  loading.weight_bytes = plan.devices[0].weights;
   loading.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+void model::state::check_plan(const model_definition& definition) const {
+  const bool same_blocks = std::equal(
+      plan.blocks.begin(), plan.blocks.end(), definition.blocks.begin(), definition.blocks.end(),
+      [](const placed_block& p, const block_id& b) { return p.block == b; });
+  const auto n = static_cast<std::int32_t>(devices.size());
+  const bool known = std::all_of(plan.blocks.begin(), plan.blocks.end(),
+                                 [&](const auto& b) { return b.device >= 0 && b.device < n; });
+  if (same_blocks && known && plan.devices.size() == devices.size()) return;
+  throw error(errc::invalid_argument,
+              concat("the plan has ", plan.blocks.size(), " blocks on ", plan.devices.size(),
+                     " devices; the model has ", definition.blocks.size(), ", and ", devices.size(),
+                     " devices were given. Plan with this file and these devices."));
 }
 
 model::model(const gguf::file& file, const model_options& options) {
   with_memory_for("the model", [&] {
     state_ = std::make_shared<state>();
-    state_->load(file, options);
+    state_->load(file, nullptr, options);
+  });
+}
+
+model::model(const gguf::file& file, const devices::hardware& found, const model_options& options) {
+  with_memory_for("the model", [&] {
+    state_ = std::make_shared<state>();
+    state_->load(file, &found, options);
   });
 }
 
@@ -221,9 +198,25 @@ model::model(const gguf::file& file, std::unique_ptr<backend> device,
              const model_options& options) {
   with_memory_for("the model", [&] {
     state_ = std::make_shared<state>();
-    state_->device = std::move(device);
-    state_->load(file, options);
+    state_->devices.emplace_back().device = std::move(device);
+    state_->load(file, nullptr, options);
   });
+}
+
+model::model(const gguf::file& file, std::vector<std::unique_ptr<backend>> devices,
+             const placement& plan, const model_options& options) {
+  with_memory_for("the model", [&] {
+    state_ = std::make_shared<state>();
+    for (auto& device : devices) state_->devices.emplace_back().device = std::move(device);
+    state_->plan = plan;
+    state_->load(file, nullptr, options);
+  });
+}
+
+std::vector<memory_use> model::memory() const {
+  std::vector<memory_use> all;
+  for (const auto& d : state_->devices) all.push_back(d.device->allocated());
+  return all;
 }
 
 const nibble::hparams& model::hparams() const noexcept {

@@ -386,9 +386,7 @@ void scheduler::state::compute() {
   const auto n_vocab = static_cast<std::size_t>(loaded->hp.n_vocab);
   try {
     const std::lock_guard lock(loaded->running);
-    loaded->program->submit({.tokens = tokens, .chunks = chunks, .outputs = outputs});
-    loaded->program->wait();
-    const auto found = loaded->program->output();
+    const auto found = loaded->steps->run({.tokens = tokens, .chunks = chunks, .outputs = outputs});
     logits.assign(found.begin(),
                   found.begin() + static_cast<std::ptrdiff_t>(outputs.size() * n_vocab));
   } catch (...) {

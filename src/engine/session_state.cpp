@@ -184,11 +184,9 @@ void session::state::compute(std::size_t count, std::span<const std::int32_t> ou
   const batch_chunk chunk = prepare(count);
   {
     const std::lock_guard lock(loaded->running);
-    loaded->program->submit({.tokens = std::span(tokens).subspan(cached, count),
-                             .chunks = {&chunk, 1},
-                             .outputs = outputs});
-    loaded->program->wait();
-    visit(loaded->program->output());
+    visit(loaded->steps->run({.tokens = std::span(tokens).subspan(cached, count),
+                              .chunks = {&chunk, 1},
+                              .outputs = outputs}));
   }
   complete(count);
 }

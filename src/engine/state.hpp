@@ -10,6 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "device/pipeline.hpp"
+#include "kv/split_cache.hpp"
+
 namespace nibble::inline NIBBLE_ABI {
 
 struct model::state {
@@ -18,21 +21,36 @@ struct model::state {
   load_report loading;
   std::optional<nibble::tokenizer> tokenizer;
 
-  std::unique_ptr<backend> device;
-  std::deque<weight> weights;  // a deque: the table and the program point at its elements
-  weight_table table;
+  struct placed_device {
+    std::unique_ptr<backend> device;
+    std::deque<weight> weights;  // a deque: the table and the programs point at its elements
+    weight_table table;          // of the weights that lie here
+    kv_cache* cache = nullptr;   // of the layers whose attention runs here; null: none
+  };
+  std::deque<placed_device> devices;  // as in the plan
   std::string fingerprint;  // of the model: numbers, formats, and the beginnings of its tensors
 
-  std::unique_ptr<kv_cache> cache;
+  std::unique_ptr<kv_cache> cache;  // of all devices
   std::unique_ptr<page_pool> pages;
 
-  std::mutex running;  // the program has one workspace
-  std::unique_ptr<nibble::program> program;
+  std::mutex running;  // programs share their workspaces
+  std::unique_ptr<pipeline> steps;
 
-  // On `device` if there is one already.
-  void load(const gguf::file& file, const model_options& options);
-  // Chooses and opens the device, and plans for it.
-  void place(const model_definition& definition, const model_options& options);
+  // On `devices` if there are some already, by `plan` if it is made; else on those of `found`.
+  void load(const gguf::file& file, const devices::hardware* found, const model_options& options);
+  // On devices that are chosen here. If their memory turns out to be less than was planned with,
+  // this plans once more, with what is left.
+  void load_anywhere(const gguf::file& file, const model_definition& definition,
+                     const devices::hardware& found, const model_options& options);
+  // Everything after the plan; `devices` are as in it.
+  void load_as_planned(const gguf::file& file, const model_definition& definition,
+                       const model_options& options);
+  // Throws error (invalid_argument) if the plan is not one for this model and these devices.
+  void check_plan(const model_definition& definition) const;
+  void make_caches();
+  void import_weights(const gguf::file& file, const model_definition& definition,
+                      const std::function<void(double)>& progress);
+  void make_pipeline(const model_definition& definition);
   // Throws error (unsupported) if the file has no vocabulary.
   const nibble::tokenizer& need_tokenizer() const;
   // Throws error (invalid_argument) for options that do not fit, also to this vocabulary.

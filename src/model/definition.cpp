@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <nibble/base/concat.hpp>
 #include <nibble/formats/decode.hpp>
@@ -116,6 +117,12 @@ model_definition::model_definition(const gguf::file& file) {
     blocks.push_back({block_kind::feed_forward, layer});
   }
   blocks.push_back({block_kind::head, 0});
+}
+
+bool model_definition::tied() const {
+  return std::none_of(needs.begin(), needs.end(), [](const tensor_need& need) {
+    return need.found && need.block.kind == block_kind::head && !need.as_float;
+  });
 }
 
 kv_layer model_definition::kv(std::int32_t layer) const {

@@ -16,14 +16,12 @@ void count_embedding(const tensor_need& need, std::uint64_t bytes, bool tied, to
 
 }  // namespace
 
-token_cost count_token_cost(const model_definition& model, const backend& device, kv_type key,
+token_cost count_token_cost(const model_definition& model, const device_sizes& device, kv_type key,
                             kv_type value) {
   const hparams& hp = model.hp;
   token_cost cost;
   if (hp.n_expert > 0) cost.expert_share = static_cast<double>(hp.n_expert_used) / hp.n_expert;
-  const bool tied = std::none_of(model.needs.begin(), model.needs.end(), [](const auto& need) {
-    return need.found && need.block.kind == block_kind::head && !need.as_float;
-  });
+  const bool tied = model.tied();
   double expert_macs = 0;
   for (const tensor_need& need : model.needs) {
     if (!need.found) continue;

@@ -79,7 +79,7 @@ TEST_CASE("heads that kernels for GPUs do not take are refused by layer") {
   test::weight_store weights;
   const auto recording = model.record(weights);
   const auto device = nibble::make_gpu_backend(module, 0);
-  test::check_error(test::thrown([&] { device->workspace_bytes(recording, limits); }),
+  test::check_error(test::thrown([&] { device->workspace_of(recording, limits); }),
                     errc::unsupported, {"heads of 520 values"});
 }
 

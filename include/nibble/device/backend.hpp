@@ -60,14 +60,53 @@ class NIBBLE_API program {
   virtual std::span<const float> output() = 0;
 };
 
-class NIBBLE_API backend {
+// Bytes that a program takes besides its weights and caches: on its device, and of the host's
+// memory for what crosses over.
+struct workspace_size {
+  std::uint64_t shared = 0;       // that programs which run one after another may share
+  std::uint64_t own = 0;          // that this one keeps
+  std::uint64_t host_shared = 0;  // of the host, if that is another memory
+  std::uint64_t host_own = 0;
+
+  // Of this program and others on one device.
+  void add(const workspace_size& other);
+  std::uint64_t device() const noexcept { return shared + own; }
+  std::uint64_t host() const noexcept { return host_shared + host_own; }
+  friend bool operator==(const workspace_size&, const workspace_size&) = default;
+};
+
+// Bytes by what they are for.
+struct memory_use {
+  std::uint64_t weights = 0;
+  std::uint64_t kv = 0;
+  std::uint64_t workspace = 0;  // activations, scratch
+  std::uint64_t host = 0;       // of the host's memory, for transfers
+
+  std::uint64_t device() const noexcept { return weights + kv + workspace; }
+  friend bool operator==(const memory_use&, const memory_use&) = default;
+};
+
+// What a model takes on a kind of device: known before there is one, or where there is none.
+class NIBBLE_API device_sizes {
  public:
-  virtual ~backend() = default;
+  virtual ~device_sizes() = default;
 
   virtual const device_info& info() const noexcept = 0;
 
-  // Bytes that a weight will take in this backend's arena, alignment included.
+  // Bytes that a weight will take in the device's arena, alignment included.
   virtual std::size_t weight_bytes(const tensor_view& tensor) const = 0;
+  // pages: how many of each group of layers (group_layers). Throws error: invalid_argument,
+  // unsupported (a type that rows of this length cannot have), out_of_memory.
+  virtual std::size_t cache_bytes(const kv_layout& layout,
+                                  std::span<const std::int32_t> pages) const = 0;
+  // Bytes of the host's memory that a cache takes besides, for pages in transfer.
+  virtual std::size_t cache_host_bytes(const kv_layout&) const { return 0; }
+  // What a program of this recording needs; the same code lays it out for real.
+  virtual workspace_size workspace_of(const recording& steps, program_limits limits) const = 0;
+};
+
+class NIBBLE_API backend : public device_sizes {
+ public:
   // Makes the one arena that all weights go to. Called once. Throws error (out_of_memory).
   virtual void reserve_weights(std::size_t bytes) = 0;
   // Takes room in the arena for a tensor, whose data are not looked at yet. This and the next two
@@ -80,17 +119,19 @@ class NIBBLE_API backend {
   // Places a tensor and fills all of it.
   weight import_weight(const tensor_view& tensor);
 
-  // pages: how many of each group of layers (group_layers). Throws error: invalid_argument,
-  // unsupported (a type that rows of this length cannot have), out_of_memory.
-  virtual std::size_t cache_bytes(const kv_layout& layout,
-                                  std::span<const std::int32_t> pages) const = 0;
   virtual std::unique_ptr<kv_cache> make_cache(const kv_layout& layout,
                                                std::span<const std::int32_t> pages) = 0;
 
-  // Bytes of workspace that a program of this recording needs; the same code lays it out for real.
-  virtual std::size_t workspace_bytes(const recording& steps, program_limits limits) const = 0;
-  // Weights named by the recording must have been imported by this backend.
+  // One workspace for all programs that are made from now on, of which the caller runs one after
+  // another and reads each one's output before the next starts. Without it each has its own.
+  // Throws error: out_of_memory, and invalid_argument the second time.
+  virtual void reserve_workspace(const workspace_size& size) = 0;
+  // Weights named by the recording must have been imported by this backend. Throws error:
+  // invalid_argument (also if the reserved workspace is too small), unsupported, out_of_memory.
   virtual std::unique_ptr<program> make_program(recording steps, program_limits limits) = 0;
+
+  // What is allocated now.
+  virtual memory_use allocated() const = 0;
 };
 
 }  // namespace nibble::inline NIBBLE_ABI

@@ -33,6 +33,9 @@ class NIBBLE_API gpu_modules {
   gpu_modules(gpu_modules&&) noexcept;
   gpu_modules& operator=(gpu_modules&&) noexcept;
 
+  // Adds the devices of a module that is linked in or was opened by the caller, who keeps it alive.
+  void add(gpu::module& module);
+
   // Every device that can be used, with ids like "cuda0".
   const std::vector<device_info>& devices() const noexcept;
   // A sentence for each kind of GPU that cannot be used, saying why and what would help.
@@ -41,6 +44,8 @@ class NIBBLE_API gpu_modules {
   // Opens a device by its id. Throws error: invalid_argument (there is no such device; the message
   // names those there are), device, unsupported.
   std::unique_ptr<backend> open(std::string_view id, const gpu_options& options = {}) const;
+  // What models take there, without opening it. Throws error (invalid_argument) likewise.
+  std::unique_ptr<device_sizes> sizes(std::string_view id, const gpu_options& options = {}) const;
 
  private:
   friend std::shared_ptr<gpu_device> open_gpu(const gpu_modules& modules, std::string_view id);

@@ -79,6 +79,10 @@ struct kv_group {
 // In the order of their first layers.
 NIBBLE_API std::vector<kv_group> group_layers(const kv_layout& layout);
 
+// A cache of some layers only: the others have no heads, and groups are numbered as before.
+// there: by layer.
+NIBBLE_API kv_layout layers_of(const kv_layout& layout, const std::vector<bool>& there);
+
 class backend;
 
 // Made by a backend, and used with programs of that backend only.

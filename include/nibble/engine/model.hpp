@@ -5,19 +5,25 @@
 #include <functional>
 #include <memory>
 #include <nibble/base/config.hpp>
-#include <nibble/device/cpu.hpp>
+#include <nibble/device/probe.hpp>
 #include <nibble/gguf/file.hpp>
 #include <nibble/model/hparams.hpp>
 #include <nibble/plan/placement.hpp>
 #include <nibble/text/tokenizer.hpp>
 #include <string>
+#include <vector>
 
 namespace nibble::inline NIBBLE_ABI {
 
 struct model_options {
-  // Where the model runs: "cpu", a GPU's id ("cuda0"; see gpu_modules), or "auto": the first GPU
-  // that it fits, otherwise the CPU.
+  // Where the model may run: "cpu", a GPU's id ("cuda0"; see gpu_modules), several of them
+  // separated by commas ("cuda0,cuda1,cpu"), or "auto": all that there are. The plan shares its
+  // blocks out among them; a device that it does not use is not opened.
   std::string device = "auto";
+  // Whether the speed of devices is measured, if it is not known from before (find_speed): about a
+  // second for each. Otherwise a device that was not measured counts as a typical one.
+  bool measure_speed = false;
+  bool speed_cache = true;  // whether what was measured is read from and written to a file
   cpu_options cpu = {};  // its activations hold for GPUs, too
   plan_options plan = {};
   // Called while loading, by the loading thread, with the share that is done: first with 0, last
@@ -36,12 +42,20 @@ class NIBBLE_API model {
   // The file is not needed any more once this returns.
   // Throws error: bad_file, unsupported, out_of_memory, invalid_argument.
   explicit model(const gguf::file& file, const model_options& options = {});
-  // On a device of the caller's, whatever options.device says.
+  // With the devices that were found before; kept while the model is loaded.
+  model(const gguf::file& file, const devices::hardware& found, const model_options& options = {});
+  // All of it on a device of the caller's, whatever options.device says.
   model(const gguf::file& file, std::unique_ptr<backend> device, const model_options& options = {});
+  // On these devices, as planned: with this file and the same devices in the same order. Of the
+  // options only `progress` is looked at.
+  model(const gguf::file& file, std::vector<std::unique_ptr<backend>> devices,
+        const placement& plan, const model_options& options = {});
 
   const nibble::hparams& hparams() const noexcept;
   const placement& plan() const noexcept;
   const load_report& loading() const noexcept;
+  // Bytes that are allocated now on each device of the plan.
+  std::vector<memory_use> memory() const;
   bool has_tokenizer() const noexcept;
   // Throws error (unsupported) if the file has no vocabulary.
   const nibble::tokenizer& tokenizer() const;

@@ -70,6 +70,8 @@ struct NIBBLE_API model_definition {
   // Throws error: bad_file, unsupported.
   explicit model_definition(const gguf::file& file);
 
+  // Whether the embedding is the head's matrix, too.
+  bool tied() const;
   kv_layer kv(std::int32_t layer) const;
   kv_layout kv(kv_type key, kv_type value) const;
   // The steps of blocks [first, last). The data of the weights is not read.

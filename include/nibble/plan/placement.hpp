@@ -6,25 +6,16 @@
 #include <iosfwd>
 #include <nibble/base/config.hpp>
 #include <nibble/device/backend.hpp>
+#include <nibble/device/speed.hpp>
 #include <nibble/model/arch.hpp>
+#include <nibble/plan/options.hpp>
 #include <nibble/plan/token_cost.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 namespace nibble::inline NIBBLE_ABI {
-
-struct plan_options {
-  std::int32_t context = 0;  // tokens of a session; 0: the model's own, at most 4096
-  kv_type key = kv_type::f16, value = kv_type::f16;
-  // kv_layout's switches; none: on for keys with integer codes, where the model's heads allow it.
-  std::optional<bool> rotate_key = {}, rotate_value = {};
-  // There is room for so many with full contexts. More may be open, as long as their tokens fit
-  // into the pages together.
-  std::int32_t sessions = 1;
-  std::int32_t batch = 512;  // tokens that are computed together
-  bool all_logits = false;   // logits of every token of a batch, not of the last one only
-};
 
 // Bytes on one device, by what they are for.
 struct device_use {
@@ -32,8 +23,12 @@ struct device_use {
   std::uint64_t weights = 0;
   std::uint64_t kv = 0;         // of all sessions
   std::uint64_t workspace = 0;  // activations, scratch
+  std::uint64_t transfers =
+      0;  // on the CPU: of the host's memory, for what crosses to other devices
+  std::uint64_t overhead = 0;  // what the device's driver takes for itself
+  std::uint64_t budget = 0;    // that all of this may take; 0: not limited
 
-  std::uint64_t total() const { return weights + kv + workspace; }
+  std::uint64_t total() const { return weights + kv + workspace + transfers + overhead; }
 };
 
 struct placed_block {
@@ -42,21 +37,67 @@ struct placed_block {
   std::uint64_t weights = 0;
 };
 
+// Consecutive blocks on one device: blocks [first, last).
+struct placed_segment {
+  std::size_t first = 0, last = 0;
+  std::int32_t device = 0;
+};
+
+// How fast the model is expected to be, in tokens a second; 0: not predicted.
+struct predicted_speed {
+  double prompt = 0;
+  double generation = 0;
+};
+
 struct placement {
   std::vector<device_use> devices;
   std::vector<placed_block> blocks;  // in the order in which they run
   std::int32_t context = 0, sessions = 1;
   kv_layout kv;
   std::vector<std::int32_t> kv_pages;  // of each group of layers
-  program_limits limits;
+  program_limits limits;               // of a batch
+  std::int32_t part = 0;               // tokens of a batch that pass a segment together
+  std::uint64_t host_bytes = 0;        // of the host's memory, for what crosses between devices
   token_cost cost;
+  predicted_speed predicted;
+  bool optimal = true;  // false: the search was cut short, a faster placement may exist
   std::vector<std::string> reasons;  // one sentence for each decision and fallback
+
+  std::vector<placed_segment> segments() const;
+  // Whether a layer's keys and values lie on this device; by layer.
+  std::vector<bool> kv_layers_on(std::int32_t device) const;
+  // Limits of the programs of the segments.
+  program_limits segment_limits() const;
 };
+
+// A device as a planner sees it: a backend, or one that is only described.
+struct offered_device {
+  const device_sizes* sizes = nullptr;
+  device_speed speed = {};
+  std::uint64_t overhead = 0;  // bytes that its driver takes once it is used
+  // That may be taken in all; none: by plan_options.
+  std::optional<std::uint64_t> budget = {};
+};
+
+// Places a model's blocks so that a request takes least time by the devices' speeds and no budget
+// is exceeded. Pure: sizes are read and nothing is allocated on a device; from several threads.
+// Host memory is that of the first CPU among the devices; without one there is no limit to it.
+// Throws error: invalid_argument (options, pins), out_of_memory (naming what would be needed, or,
+// with shortage::fail, what would have to change), unsupported.
+NIBBLE_API placement plan(const model_definition& model, std::span<const offered_device> devices,
+                          const plan_options& options = {});
 
 // Places the whole model on one device. Pure: reads sizes, allocates nothing on the device.
 // Throws error: invalid_argument (options), out_of_memory (naming what is needed and what is free).
-NIBBLE_API placement plan(const model_definition& model, const backend& device,
+NIBBLE_API placement plan(const model_definition& model, const device_sizes& device,
                           const plan_options& options = {});
+
+// What a placement that is given takes: device_of has an index into `devices` for each of the
+// model's blocks. Throws error as plan() does, but not for memory that is not there.
+NIBBLE_API placement count_placement(const model_definition& model,
+                                     std::span<const device_sizes* const> devices,
+                                     std::span<const std::int32_t> device_of,
+                                     const plan_options& options = {});
 
 // A table for people.
 NIBBLE_API std::ostream& operator<<(std::ostream& out, const placement& p);

@@ -31,7 +31,7 @@ struct NIBBLE_API token_cost {
   std::uint64_t kv_bytes(std::int64_t tokens) const;
 };
 
-NIBBLE_API token_cost count_token_cost(const model_definition& model, const backend& device,
+NIBBLE_API token_cost count_token_cost(const model_definition& model, const device_sizes& device,
                                        kv_type key, kv_type value);
 
 }  // namespace nibble::inline NIBBLE_ABI

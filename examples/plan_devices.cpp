@@ -1,0 +1,255 @@
+#include "plan_devices.hpp"
+
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <nibble/device/speed.hpp>
+#include <optional>
+#include <set>
+
+#include "common.hpp"
+
+namespace plan_devices {
+namespace {
+
+constexpr double most_bytes = 1e18;
+
+// A number and its unit, "1.5GiB"; none if there is no number.
+struct amount {
+  double value;
+  std::string unit;
+};
+
+std::optional<amount> read_amount(const std::string& text) {
+  double value = 0;
+  const auto read = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (read.ec != std::errc{} || !std::isfinite(value) || value < 0) return std::nullopt;
+  return amount{value, std::string(read.ptr, text.data() + text.size())};
+}
+
+std::optional<double> unit_of(const std::string& name) {
+  const std::pair<const char*, double> units[] = {
+      {"B", 1},         {"KB", 1e3},           {"MB", 1e6},
+      {"GB", 1e9},      {"TB", 1e12},          {"KiB", 1024},
+      {"MiB", 1048576}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0}};
+  for (const auto& [unit, bytes] : units) {
+    if (name == unit) return bytes;
+  }
+  return std::nullopt;
+}
+
+std::optional<double> bytes_of(const std::string& text) {
+  const auto found = read_amount(text);
+  const auto unit = found ? unit_of(found->unit) : std::nullopt;
+  if (!unit || found->value * *unit > most_bytes) return std::nullopt;
+  return found->value * *unit;
+}
+
+std::vector<std::string> fields_of(const std::string& text, char separator) {
+  std::vector<std::string> fields(1);
+  for (const char c : text) {
+    if (c == separator) {
+      fields.emplace_back();
+    } else {
+      fields.back() += c;
+    }
+  }
+  return fields;
+}
+
+std::optional<std::int32_t> whole(const std::string& text) {
+  std::int32_t n = 0;
+  const char* const end = text.data() + text.size();
+  const auto read = std::from_chars(text.data(), end, n);
+  if (read.ec != std::errc{} || read.ptr != end || n < 0) return std::nullopt;
+  return n;
+}
+
+std::string quoted(const std::string& text) {
+  return "'" + nibble::gguf::printable(text) + "'";
+}
+
+struct description {
+  nibble::device_kind kind = nibble::device_kind::cpu;
+  double memory = 0;
+  nibble::device_sheet sheet;
+  int count = 1;
+};
+
+// One field behind the memory; false if it means nothing.
+bool read_field(const std::string& field, description& d) {
+  if (field.starts_with("pcie")) {
+    const auto parts = fields_of(field.substr(4), 'x');
+    const auto generation = whole(parts[0]), lanes = parts.size() == 2 ? whole(parts[1]) : 16;
+    if (!generation || !lanes) return false;
+    const auto bytes = nibble::pcie_bytes_per_second(*generation, *lanes);
+    if (bytes) d.sheet.link_bytes_per_second = *bytes;
+    return bytes.has_value();
+  }
+  if (field.starts_with("x")) {
+    const auto count = whole(field.substr(1));
+    if (!count || *count < 1 || *count > 16) return false;
+    d.count = *count;
+    return true;
+  }
+  if (field.ends_with("/s")) {
+    const auto bytes = bytes_of(field.substr(0, field.size() - 2));
+    if (bytes) d.sheet.memory_bytes_per_second = *bytes;
+    return bytes && *bytes > 0;
+  }
+  const auto rate = read_amount(field);
+  if (!rate || rate->unit != "TOPS" || rate->value <= 0) return false;
+  d.sheet.int8_macs_per_second = rate->value * 1e12 / 2;
+  return true;
+}
+
+description read_description(const std::string& text) {
+  const auto fields = fields_of(text, ':');
+  const auto refuse = [&](const std::string& what) {
+    throw common::usage_error("--device: " + quoted(text) + ": " + what);
+  };
+  description d;
+  if (fields[0] == "gpu" || fields[0] == "cuda") {
+    d.kind = nibble::device_kind::cuda;
+  } else if (fields[0] == "hip") {
+    d.kind = nibble::device_kind::hip;
+  } else if (fields[0] != "cpu") {
+    refuse("a description begins with gpu, cuda, hip or cpu");
+  }
+  const auto memory = fields.size() > 1 ? bytes_of(fields[1]) : std::nullopt;
+  if (!memory || *memory < 1) refuse("its memory was expected in the second place, such as 24GiB");
+  d.memory = *memory;
+  d.sheet = nibble::typical_sheet({.kind = d.kind, .name = {}, .threads = 8});
+  for (std::size_t i = 2; i < fields.size(); ++i) {
+    if (read_field(fields[i], d)) continue;
+    refuse(
+        quoted(fields[i]) +
+        " is neither a memory bandwidth (1008GB/s), a rate of 8-bit operations (660TOPS), a link "
+        "(pcie4x16) nor a number of such devices (x2)");
+  }
+  return d;
+}
+
+}  // namespace
+
+std::string help() {
+  return "devices to plan for instead of this machine's, such as gpu:24GiB:1008GB/s:pcie4x16, "
+         "hip:16GiB:x2 or cpu:64GiB:80GB/s: kind, memory, and as far as known memory bandwidth, "
+         "8-bit operations (660TOPS), link, how many (repeatable)";
+}
+
+std::string is_context(const std::string& text) {
+  const auto n = whole(text);
+  if (text == "max" || (n && *n <= common::most_context)) return "";
+  return nibble::concat("a number from 0 to ", common::most_context, " or max was expected, not ",
+                        quoted(text));
+}
+
+std::string is_amount(const std::string& text) {
+  const auto share = read_amount(text);
+  if (share && share->unit == "%" && share->value <= 100) return "";
+  if (bytes_of(text)) return "";
+  return "an amount such as 6GiB or 80% was expected, not " + quoted(text);
+}
+
+nibble::memory_limit limit_of(const std::string& text) {
+  const auto share = read_amount(text);
+  if (share && share->unit == "%") return {.share = share->value / 100};
+  return {.bytes = static_cast<std::uint64_t>(bytes_of(text).value_or(0))};
+}
+
+namespace {
+
+std::optional<nibble::pinned_blocks> read_pin(const std::string& text) {
+  using part = nibble::pinned_blocks::part;
+  const auto sides = fields_of(text, '=');
+  const auto device = sides.size() == 2 ? whole(sides[1]) : std::nullopt;
+  if (!device) return std::nullopt;
+  nibble::pinned_blocks pin{.device = *device};
+  auto fields = fields_of(sides[0], ':');
+  if (fields[0] == "embedding" || fields[0] == "head") {
+    pin.what = fields[0] == "head" ? part::head : part::embedding;
+    return fields.size() == 1 ? std::optional(pin) : std::nullopt;
+  }
+  if (fields[0] == "attention" || fields[0] == "ffn") {
+    pin.what = fields[0] == "ffn" ? part::feed_forward : part::attention;
+    if (fields.size() == 1) return pin;
+    fields.erase(fields.begin());
+  }
+  const auto ends = fields_of(fields[0], '-');
+  const auto first = whole(ends[0]), last = ends.size() == 2 ? whole(ends[1]) : first;
+  if (fields.size() != 1 || ends.size() > 2 || !first || !last || *last < *first) {
+    return std::nullopt;
+  }
+  pin.first = *first;
+  pin.last = *last + 1;
+  return pin;
+}
+
+}  // namespace
+
+std::string is_pin(const std::string& text) {
+  if (read_pin(text)) return "";
+  return "layers or a part, and a device, were expected, such as 0-15=0, ffn:16-31=1 or head=0, "
+         "not " +
+         quoted(text);
+}
+
+nibble::pinned_blocks pin_of(const std::string& text) {
+  return read_pin(text).value_or(nibble::pinned_blocks{});
+}
+
+devices::devices(const std::vector<std::string>& descriptions,
+                 const nibble::model_definition& model, bool measure) {
+  if (descriptions.empty()) {
+    find(model, measure);
+  } else {
+    for (const std::string& text : descriptions) describe(text);
+  }
+  for (std::size_t i = 0; i < sizes_.size(); ++i) offers_[i].sizes = sizes_[i].get();
+}
+
+void devices::find(const nibble::model_definition& model, bool measure) {
+  const nibble::devices::hardware found = nibble::devices::probe();
+  notes_ = found.notes;
+  nibble::speed_options speeds;
+  speeds.measure = measure;
+  std::set<nibble::format_id> formats;
+  for (const auto& need : model.needs) {
+    if (need.found && !need.as_float) formats.insert(need.found->view.format);
+  }
+  speeds.plan.formats.assign(formats.begin(), formats.end());
+  for (const nibble::device_info& info : found.all) {
+    const bool cpu = info.kind == nibble::device_kind::cpu;
+    sizes_.push_back(cpu ? nibble::make_cpu_sizes() : found.modules->sizes(info.id));
+    const auto open = [&] {
+      return cpu ? nibble::make_cpu_backend() : found.modules->open(info.id);
+    };
+    offers_.push_back({.speed = nibble::find_speed(info, open, speeds)});
+    if (!offers_.back().speed.measured) {
+      notes_.push_back(info.name +
+                       ": its speed was not measured but is what such devices usually have; "
+                       "--measure measures it.");
+    }
+  }
+}
+
+void devices::describe(const std::string& text) {
+  const description d = read_description(text);
+  for (int i = 0; i < d.count; ++i) {
+    nibble::device_info info{.kind = d.kind, .name = {}};
+    const bool cpu = d.kind == nibble::device_kind::cpu;
+    int same = 0;
+    for (const auto& other : sizes_) same += other->info().kind == d.kind ? 1 : 0;
+    info.id = nibble::concat(cpu                                  ? "cpu"
+                             : d.kind == nibble::device_kind::hip ? "hip"
+                                                                  : "cuda",
+                             cpu && same == 0 ? "" : std::to_string(same));
+    info.total_bytes = info.free_bytes = static_cast<std::uint64_t>(d.memory);
+    info.name = nibble::concat(info.id, " (", nibble::to_text(info.total_bytes), ")");
+    sizes_.push_back(cpu ? nibble::make_cpu_sizes({}, info) : nibble::make_gpu_sizes(info));
+    offers_.push_back({.speed = nibble::speed_of(d.kind, d.sheet)});
+  }
+}
+
+}  // namespace plan_devices

@@ -1,0 +1,44 @@
+// Devices and amounts of memory as nibble-plan's command line names them.
+#pragma once
+
+#include <memory>
+#include <nibble/device/sizes.hpp>
+#include <nibble/nibble.hpp>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace plan_devices {
+
+// Of the option --device.
+std::string help();
+
+// For options' checks: what is wrong with the text, or "".
+std::string is_context(const std::string& text);
+std::string is_amount(const std::string& text);
+std::string is_pin(const std::string& text);
+
+// "6GiB", "80%"
+nibble::memory_limit limit_of(const std::string& text);
+// "attention:0-31=0"
+nibble::pinned_blocks pin_of(const std::string& text);
+
+class devices {
+ public:
+  // Without descriptions: those of this machine.
+  devices(const std::vector<std::string>& descriptions, const nibble::model_definition& model,
+          bool measure);
+
+  std::span<const nibble::offered_device> offers() const { return offers_; }
+  const std::vector<std::string>& notes() const { return notes_; }
+
+ private:
+  void find(const nibble::model_definition& model, bool measure);
+  void describe(const std::string& text);
+
+  std::vector<std::unique_ptr<nibble::device_sizes>> sizes_;
+  std::vector<nibble::offered_device> offers_;
+  std::vector<std::string> notes_;
+};
+
+}  // namespace plan_devices

@@ -1,0 +1,125 @@
+#include "engine/device_choice.hpp"
+
+#include <algorithm>
+#include <nibble/base/concat.hpp>
+#include <nibble/base/error.hpp>
+#include <nibble/device/sizes.hpp>
+#include <nibble/device/speed.hpp>
+#include <set>
+#include <utility>
+
+namespace nibble::inline NIBBLE_ABI {
+namespace {
+
+bool is_cpu(const device_info& info) {
+  return info.kind == device_kind::cpu;
+}
+
+std::vector<std::string> names_of(const std::string& list) {
+  std::vector<std::string> names;
+  for (std::size_t at = 0; at <= list.size();) {
+    const std::size_t end = std::min(list.find(',', at), list.size());
+    names.push_back(list.substr(at, end - at));
+    at = end + 1;
+  }
+  return names;
+}
+
+}  // namespace
+
+device_choice::device_choice(const devices::hardware& found, const model_options& options)
+    : found_(found), options_(options) {
+  // an observer sees the CPU's products
+  const bool only_cpu = options.cpu.observer != nullptr;
+  const bool all = options.device == "auto" && !only_cpu;
+  std::vector<std::string> names;
+  if (all) {
+    for (const device_info& info : found.all) names.push_back(info.id);
+  } else if (options.device == "auto") {
+    names = {"cpu"};
+  } else {
+    names = names_of(options.device);
+  }
+  for (const std::string& name : names) {
+    const auto same = [&](const auto& d) { return d.id == name; };
+    const auto info = std::find_if(found.all.begin(), found.all.end(), same);
+    const bool twice = std::any_of(devices_.begin(), devices_.end(),
+                                   [&](const chosen& d) { return d.info.id == name; });
+    if (twice)
+      throw error(errc::invalid_argument, concat("the device '", name, "' is named twice"));
+    if (only_cpu && name != "cpu") {
+      throw error(errc::unsupported,
+                  concat("an observer sees products of the CPU only; it cannot look at '", name,
+                         "'. Use the device cpu."));
+    }
+    if (info == found.all.end()) found.modules->sizes(name);  // throws, and says which there are
+    devices_.push_back({.info = *info,
+                        .sizes = is_cpu(*info)
+                                     ? make_cpu_sizes(options.cpu)
+                                     : found.modules->sizes(name, {options.cpu.activations})});
+  }
+}
+
+std::unique_ptr<backend> device_choice::open(const device_info& info) const {
+  if (is_cpu(info)) return make_cpu_backend(options_.cpu);
+  return found_.modules->open(info.id, {options_.cpu.activations});
+}
+
+device_speed device_choice::speed_of(const device_info& info, const model_definition& model) const {
+  speed_options speeds;
+  speeds.activations = options_.cpu.activations;
+  speeds.measure = options_.measure_speed;
+  speeds.cache = options_.speed_cache;
+  std::set<format_id> formats;
+  for (const tensor_need& need : model.needs) {
+    if (need.found && !need.as_float) formats.insert(need.found->view.format);
+  }
+  speeds.plan.formats.assign(formats.begin(), formats.end());
+  return find_speed(
+      info, [&] { return open(info); }, speeds);
+}
+
+placement device_choice::plan(const model_definition& model) {
+  std::vector<offered_device> offers;
+  bool measured = true;
+  for (const chosen& d : devices_) {
+    offers.push_back({.sizes = d.sizes.get(), .speed = speed_of(d.info, model), .budget = d.limit});
+    measured = measured && offers.back().speed.measured;
+  }
+  placement p = nibble::plan(model, offers, options_.plan);
+  // what was not measured would not be worth much
+  if (!measured) p.predicted = {};
+  if (options_.device == "auto") {
+    p.reasons.insert(p.reasons.begin(), found_.notes.begin(), found_.notes.end());
+  }
+  return p;
+}
+
+std::vector<std::unique_ptr<backend>> device_choice::open_used(placement& plan) const {
+  std::vector<std::unique_ptr<backend>> opened;
+  std::vector<device_use> used;
+  for (std::size_t d = 0; d < devices_.size(); ++d) {
+    const auto lies_here = [d](const placed_block& b) {
+      return static_cast<std::size_t>(b.device) == d;
+    };
+    if (std::none_of(plan.blocks.begin(), plan.blocks.end(), lies_here)) continue;
+    opened.push_back(open(devices_[d].info));
+    used.push_back(plan.devices[d]);
+  }
+  // numbers of devices, without those that are not used
+  std::map<std::int32_t, std::int32_t> numbers;
+  for (const placed_block& b : plan.blocks) numbers[b.device] = 0;
+  std::int32_t next = 0;
+  for (auto& [before, now] : numbers) now = next++;
+  for (placed_block& b : plan.blocks) b.device = numbers[b.device];
+  plan.devices = std::move(used);
+  return opened;
+}
+
+void device_choice::limit(const std::string& name, std::uint64_t bytes) {
+  for (chosen& d : devices_) {
+    if (d.info.name == name) d.limit = bytes;
+  }
+}
+
+}  // namespace nibble::inline NIBBLE_ABI

@@ -1,0 +1,79 @@
+// What each block takes at each device: bytes, and seconds by the devices' speeds.
+//
+// A request has P tokens of prompt and G generated ones. Generating one costs reading the weights
+// that it passes and the keys and values of a usual past; a prompt's token costs its
+// multiplications, or its share of reading the weights where that takes longer.
+#pragma once
+
+#include <cstdint>
+#include <nibble/base/config.hpp>
+#include <nibble/plan/placement.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "plan/solver.hpp"
+
+namespace nibble::inline NIBBLE_ABI {
+
+// Seconds of one token.
+struct token_seconds {
+  double prompt = 0, generated = 0;
+};
+
+class cost_model {
+ public:
+  // `sizes` has the context, the types and the limits of the plan.
+  cost_model(const model_definition& model, std::span<const offered_device> devices,
+             const plan_options& options, const placement& sizes);
+
+  // Of a block on a device.
+  token_seconds of(std::size_t block, std::size_t device) const {
+    return seconds_[block * n_devices_ + device];
+  }
+  std::uint64_t bytes(std::size_t block, std::size_t device) const {
+    return bytes_[block * n_devices_ + device];
+  }
+  std::uint64_t kv_bytes(std::size_t block, std::size_t device) const {
+    return kv_bytes_[block * n_devices_ + device];
+  }
+  // None: the device has no kernels for the block; why() is a reason.
+  const std::optional<workspace_size>& workspace(std::size_t block, std::size_t device) const {
+    return workspaces_[block * n_devices_ + device];
+  }
+  const std::string& why(std::size_t device) const { return why_[device]; }
+  // Of the hidden state's way from one device to another, and of starting there.
+  token_seconds crossing(std::size_t from, std::size_t to) const;
+  token_seconds entering(std::size_t device) const;
+  token_seconds leaving(std::size_t device) const;
+  // Of a token of a usual request, weighted by how many there are.
+  double weighted(const token_seconds& t) const {
+    return options_.prompt_tokens * t.prompt + options_.generated_tokens * t.generated;
+  }
+  // Of a whole placement; parts of prompts on several devices overlap.
+  predicted_speed predict(const placement& p) const;
+  // Bytes of the embedding, counted once where it is the head's matrix, too. By device.
+  std::vector<std::uint64_t> common_ends() const;
+
+ private:
+  void count_products(const model_definition& model);
+  void count_steps(const model_definition& model, std::span<const recording> recordings);
+  void count_attention(const model_definition& model, const placement& sizes);
+  void count_workspaces(const model_definition& model, const weight_table& weights,
+                        std::span<const recording> recordings, const placement& sizes);
+  double way_seconds(std::size_t device, double tokens) const;
+
+  std::span<const offered_device> devices_;
+  const plan_options& options_;
+  std::size_t n_devices_;
+  std::int32_t part_;  // tokens of a prompt that are computed together
+  double n_embd_, n_vocab_, share_of_experts_ = 1;
+  bool tied_;
+  std::vector<std::uint64_t> bytes_, kv_bytes_, table_bytes_;
+  std::vector<token_seconds> seconds_;
+  std::vector<std::optional<workspace_size>> workspaces_;
+  std::vector<std::string> why_;  // by device
+};
+
+}  // namespace nibble::inline NIBBLE_ABI

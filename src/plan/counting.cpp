@@ -1,0 +1,112 @@
+#include "plan/counting.hpp"
+
+#include <algorithm>
+
+namespace nibble::inline NIBBLE_ABI {
+namespace {
+
+// Embedding, two halves of each layer, head. Routed experts are recorded with the feed-forward half
+// that routes to them.
+std::size_t index_of(const model_definition& model, const block_id& block) {
+  switch (block.kind) {
+    case block_kind::embedding:
+      return 0;
+    case block_kind::attention:
+      return 1 + 2 * static_cast<std::size_t>(block.layer);
+    case block_kind::feed_forward:
+    case block_kind::experts:
+      return 2 + 2 * static_cast<std::size_t>(block.layer);
+    case block_kind::head:
+      break;
+  }
+  return model.blocks.size() - 1;
+}
+
+void count_weights(const model_definition& model, std::span<const device_sizes* const> devices,
+                   placement& out) {
+  for (const tensor_need& need : model.needs) {
+    if (!need.found) continue;
+    std::int32_t before = -1;
+    for (const std::size_t reader : readers_of(model, need)) {
+      placed_block& block = out.blocks[reader];
+      if (block.device == before) continue;  // the embedding is the head's matrix, too
+      before = block.device;
+      const auto d = static_cast<std::size_t>(block.device);
+      const std::uint64_t bytes = devices[d]->weight_bytes(need.stored_view());
+      block.weights += bytes;
+      out.devices[d].weights += bytes;
+    }
+  }
+}
+
+void count_caches(std::span<const device_sizes* const> devices, placement& out) {
+  for (std::size_t d = 0; d < devices.size(); ++d) {
+    const std::vector<bool> there = out.kv_layers_on(static_cast<std::int32_t>(d));
+    if (std::find(there.begin(), there.end(), true) == there.end()) continue;
+    const kv_layout layout = layers_of(out.kv, there);
+    out.devices[d].kv = devices[d]->cache_bytes(layout, out.kv_pages);
+    out.host_bytes += devices[d]->cache_host_bytes(layout);
+  }
+}
+
+void count_workspaces(const model_definition& model, std::span<const device_sizes* const> devices,
+                      placement& out) {
+  const stand_in_weights weights(model);
+  std::vector<workspace_size> sizes(devices.size());
+  const auto segments = out.segments();
+  for (const placed_segment& s : segments) {
+    const auto d = static_cast<std::size_t>(s.device);
+    sizes[d].add(devices[d]->workspace_of(model.record(weights.table(), s.first, s.last),
+                                          out.segment_limits()));
+  }
+  for (std::size_t d = 0; d < devices.size(); ++d) {
+    out.devices[d].workspace = sizes[d].device();
+    out.host_bytes += sizes[d].host();
+  }
+  if (segments.size() > 1) out.host_bytes += pipeline::host_bytes(pipeline_sizes(model.hp, out));
+}
+
+}  // namespace
+
+std::vector<std::size_t> readers_of(const model_definition& model, const tensor_need& need) {
+  std::vector<std::size_t> readers{index_of(model, need.block)};
+  const bool embedding = need.block.kind == block_kind::embedding && !need.as_float;
+  if (embedding && model.tied()) readers.push_back(model.blocks.size() - 1);
+  return readers;
+}
+
+stand_in_weights::stand_in_weights(const model_definition& model) : weights_(model.needs.size()) {
+  table_.layers.resize(static_cast<std::size_t>(model.hp.n_layer));
+  for (std::size_t i = 0; i < weights_.size(); ++i) {
+    const tensor_need& need = model.needs[i];
+    if (!need.found) continue;
+    const tensor_view view = need.stored_view();
+    // nobody reads the data, which a file that was opened for its header lacks
+    const auto* const there = reinterpret_cast<const std::byte*>(&weights_[i]);
+    weights_[i] = {.format = view.format, .shape = view.shape, .data = there};
+    set_slot(table_, need, &weights_[i]);
+  }
+}
+
+pipeline::sizes pipeline_sizes(const hparams& hp, const placement& p) {
+  return {.part = p.part,
+          .n_embd = hp.n_embd,
+          .n_vocab = hp.n_vocab,
+          .max_tokens = p.limits.max_tokens,
+          .max_outputs = p.limits.max_outputs};
+}
+
+void count_bytes(const model_definition& model, std::span<const device_sizes* const> devices,
+                 placement& out) {
+  count_weights(model, devices, out);
+  count_caches(devices, out);
+  count_workspaces(model, devices, out);
+  // the host's memory is the CPU's
+  for (device_use& use : out.devices) {
+    if (use.device.kind != device_kind::cpu) continue;
+    use.transfers = out.host_bytes;
+    break;
+  }
+}
+
+}  // namespace nibble::inline NIBBLE_ABI

@@ -1,0 +1,356 @@
+#include "plan/planner.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <nibble/base/bytes.hpp>
+#include <nibble/base/checked.hpp>
+#include <nibble/base/concat.hpp>
+#include <nibble/base/error.hpp>
+#include <utility>
+
+#include "plan/budget.hpp"
+#include "plan/choices.hpp"
+#include "plan/report_words.hpp"
+
+namespace nibble::inline NIBBLE_ABI {
+namespace {
+
+// Of the search for the longest context.
+constexpr std::int32_t context_step = 256;
+// What each of several programs keeps, and memory for what crosses between devices, is known once
+// the blocks have their devices, and may ask for another search.
+constexpr int most_searches = 8;
+// Of the search that decides, as a multiple of those that only tell what else could be.
+constexpr int main_effort = 3;
+// What lies on GPUs as a whole may take so much longer than the fastest placement.
+constexpr double nearly = 1.02;
+
+bool wholly(const placement& p, std::int32_t device) {
+  return std::all_of(p.blocks.begin(), p.blocks.end(),
+                     [&](const placed_block& b) { return b.device == device; });
+}
+
+using part = pinned_blocks::part;
+
+bool is_meant(const pinned_blocks& pin, const block_id& block) {
+  const bool in_range = block.layer >= pin.first && block.layer < pin.last;
+  switch (block.kind) {
+    case block_kind::embedding:
+      return pin.what == part::embedding;
+    case block_kind::head:
+      return pin.what == part::head;
+    case block_kind::attention:
+      return in_range && (pin.what == part::attention || pin.what == part::all);
+    case block_kind::feed_forward:
+    case block_kind::experts:
+      return in_range && (pin.what == part::feed_forward || pin.what == part::all);
+  }
+  return false;
+}
+
+}  // namespace
+
+planner::planner(const model_definition& model, std::span<const offered_device> devices,
+                 const plan_options& options)
+    : model_(model), devices_(devices), options_(options) {
+  check_devices(devices);
+  check_budget_options(options, devices.size(), model.hp.n_layer);
+  for (std::size_t d = 0; d < devices_.size(); ++d) {
+    sizes_.push_back(devices_[d].sizes);
+    budgets_.push_back(budget_of(devices_[d], options_));
+    (is_cpu(d) ? has_cpu_ : has_gpu_) = true;
+  }
+}
+
+bool planner::is_cpu(std::size_t device) const {
+  return devices_[device].sizes->info().kind == device_kind::cpu;
+}
+
+double planner::seconds_of(const placement& p) const {
+  return options_.prompt_tokens / p.predicted.prompt +
+         options_.generated_tokens / p.predicted.generation;
+}
+
+bool planner::on_gpus(const placement& p) const {
+  return std::none_of(p.blocks.begin(), p.blocks.end(), [&](const placed_block& b) {
+    return is_cpu(static_cast<std::size_t>(b.device));
+  });
+}
+
+std::vector<bool> planner::allowed_blocks(std::size_t device, const plan_options& options,
+                                          where allowed) const {
+  const std::size_t n = model_.blocks.size();
+  std::vector<bool> may(n, allowed == where::anywhere || !has_gpu_ || !is_cpu(device));
+  const std::int32_t on_gpus = options.gpu_layers;
+  for (std::size_t b = 0; b < n && on_gpus >= 0; ++b) {
+    const block_id& block = model_.blocks[b];
+    bool on_gpu = block.layer >= model_.hp.n_layer - on_gpus;
+    if (block.kind == block_kind::embedding) continue;
+    if (block.kind == block_kind::head) on_gpu = on_gpus > model_.hp.n_layer;
+    may[b] = has_gpu_ && has_cpu_ ? on_gpu != is_cpu(device) : true;
+  }
+  for (std::size_t b = 0; b < n; ++b) {
+    const auto pin = std::find_if(options.pins.rbegin(), options.pins.rend(),
+                                  [&](const auto& p) { return is_meant(p, model_.blocks[b]); });
+    if (pin != options.pins.rend()) may[b] = static_cast<std::size_t>(pin->device) == device;
+  }
+  return may;
+}
+
+placement_problem planner::problem_of(const cost_model& costs, const plan_options& options,
+                                      where allowed) const {
+  const std::size_t n = devices_.size();
+  placement_problem p;
+  p.blocks.assign(model_.blocks.size(), std::vector<placement_problem::option>(n));
+  p.common_ends = costs.common_ends();
+  for (std::size_t d = 0; d < n; ++d) {
+    p.memories.push_back({.budget = budgets_[d], .even = !is_cpu(d)});
+    p.places.push_back({.memory = static_cast<std::int32_t>(d),
+                        .opening = devices_[d].overhead,
+                        .entering = costs.weighted(costs.entering(d)),
+                        .leaving = costs.weighted(costs.leaving(d))});
+    for (std::size_t to = 0; to < n; ++to) {
+      p.crossing.push_back(costs.weighted(costs.crossing(d, to)));
+    }
+    const std::vector<bool> may = allowed_blocks(d, options, allowed);
+    for (std::size_t b = 0; b < p.blocks.size(); ++b) {
+      const auto& workspace = costs.workspace(b, d);
+      placement_problem::option& o = p.blocks[b][d];
+      o.allowed = may[b] && workspace.has_value();
+      if (!o.allowed) continue;
+      o.bytes = costs.bytes(b, d) + costs.kv_bytes(b, d);
+      o.scratch = workspace->device();  // blocks that follow each other keep things together, too
+      o.seconds = costs.weighted(costs.of(b, d));
+    }
+  }
+  return p;
+}
+
+placement planner::count(const std::vector<std::int32_t>& device_of, const placement& sizes) const {
+  const auto counted = [&](std::int32_t part) {
+    placement p = place_blocks(model_, sizes_, device_of, sizes, part);
+    for (std::size_t d = 0; d < devices_.size(); ++d) {
+      device_use& use = p.devices[d];
+      use.budget = budgets_[d];
+      use.overhead = use.weights + use.kv + use.workspace > 0 ? devices_[d].overhead : 0;
+    }
+    return p;
+  };
+  placement p = counted(0);
+  const bool fits = std::all_of(p.devices.begin(), p.devices.end(),
+                                [](const auto& use) { return use.total() <= use.budget; });
+  return fits || p.part == sizes.part ? p : counted(sizes.part);
+}
+
+std::optional<placement> planner::place(const plan_options& options, where allowed, int effort) {
+  placement sizes = choose_sizes(model_, options);
+  sizes.part = part_of_batch(sizes.limits.max_tokens, devices_.size() > 1);
+  const cost_model costs(model_, devices_, options_, sizes);
+  placement_problem problem = problem_of(costs, options, allowed);
+  solver_limits limits;
+  limits.work *= effort;
+  if (effort < main_effort)
+    limits.work_to_fit = limits.work;  // what is not found soon counts as none
+  for (int i = 0; i < most_searches; ++i) {
+    const placement_answer answer = solve(problem, limits);
+    if (!answer.solution) return std::nullopt;
+    placement p = count(answer.solution->place, sizes);
+    p.optimal = answer.solution->proven;
+    bool fits = true;
+    for (std::size_t d = 0; d < devices_.size(); ++d) {
+      const device_use& use = p.devices[d];
+      if (use.total() <= use.budget) continue;
+      fits = false;
+      problem.places[d].opening += use.total() - use.budget;  // what was not foreseen
+    }
+    if (!fits) continue;
+    p.predicted = costs.predict(p);
+    return p;
+  }
+  return std::nullopt;
+}
+
+std::optional<placement> planner::longest(const plan_options& options) {
+  const std::int32_t own = std::max(model_.hp.n_ctx_train, 1);
+  const std::int32_t most = options.context > 0 ? options.context : own;
+  std::int32_t low = std::min(options.least_context, most), high = most;
+  const auto with = [&](std::int32_t context) {
+    plan_options tried = options;
+    tried.context = context;
+    return place(tried, where::accelerated);
+  };
+  std::optional<placement> best = with(high);
+  if (best) return best;
+  best = with(low);
+  if (!best) return best;
+  while (high - low > context_step) {
+    const std::int32_t middle =
+        std::max(low + 1, (low + (high - low) / 2) / context_step * context_step);
+    if (auto found = with(middle)) {
+      best = std::move(found);
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  return best;
+}
+
+std::optional<placement> planner::concede() {
+  plan_options tried = options_;
+  std::vector<std::string> made;
+  std::vector<concession> order = options_.concessions;
+  if (order.empty()) order = {concession::kv_type, concession::context};
+  for (const concession c : order) {
+    std::optional<placement> found;
+    if (c == concession::context) {
+      tried.context = choose_sizes(model_, options_).context;
+      found = longest(tried);
+      if (found) {
+        made.push_back(concat("The context is ", found->context, " tokens instead of ",
+                              tried.context, " so that everything fits on the GPUs."));
+      }
+    } else {
+      for (const auto& [key, value] :
+           {std::pair(kv_type::q8, kv_type::q8), std::pair(kv_type::q8, kv_type::q4)}) {
+        if (info_of(key).bits >= info_of(tried.key).bits &&
+            info_of(value).bits >= info_of(tried.value).bits) {
+          continue;
+        }
+        tried.key = key;
+        tried.value = value;
+        if ((found = place(tried, where::accelerated))) break;
+      }
+      made.push_back(concat("Keys are ", info_of(tried.key).name, " and values ",
+                            info_of(tried.value).name, " instead of ", info_of(options_.key).name,
+                            " and ", info_of(options_.value).name,
+                            " so that everything fits on the GPUs."));
+    }
+    if (!found) continue;
+    found->reasons.insert(found->reasons.end(), made.begin(), made.end());
+    return found;
+  }
+  return std::nullopt;
+}
+
+placement planner::place_all() {
+  if (options_.longest_context) {
+    if (auto found = longest(options_)) return *std::move(found);
+  } else if (auto found = place(options_, where::anywhere, main_effort)) {
+    if (!has_gpu_ || on_gpus(*found)) return *std::move(found);
+    if (auto whole = place(options_, where::accelerated)) {
+      // GPUs may hold everything, and yet not be the fastest for all of it
+      return seconds_of(*whole) <= seconds_of(*found) * nearly ? *std::move(whole)
+                                                               : *std::move(found);
+    }
+    if (options_.on_shortage == shortage::warn) return *std::move(found);
+    if (options_.on_shortage == shortage::fail) refuse(&*found);
+  }
+  if (options_.on_shortage == shortage::degrade) {
+    if (auto found = concede()) return *std::move(found);
+  }
+  plan_options least = options_;
+  if (options_.longest_context) {
+    least.context = std::min(options_.least_context, std::max(model_.hp.n_ctx_train, 1));
+  }
+  auto found = place(least, where::anywhere, main_effort);
+  if (!found) refuse(nullptr);
+  if (options_.on_shortage == shortage::fail) refuse(&*found);
+  return *std::move(found);
+}
+
+placement planner::run() {
+  placement p = place_all();
+  explain(p);
+  return p;
+}
+
+void planner::explain(placement& p) {
+  for (std::size_t d = 0; d < devices_.size(); ++d) {
+    if (wholly(p, static_cast<std::int32_t>(d))) {
+      p.reasons.push_back(concat("Everything runs on ", p.devices[d].device.name, "."));
+    }
+  }
+  if (p.segments().size() > 1) {
+    for (std::string& s : words_of_blocks(p)) p.reasons.push_back(std::move(s));
+  }
+  if (has_gpu_ && !on_gpus(p)) explain_shortage(p);
+  if (!p.optimal) {
+    p.reasons.push_back(
+        "The search for the fastest placement was cut short; a slightly faster one may exist.");
+  }
+}
+
+void planner::explain_shortage(placement& p) {
+  if (options_.gpu_layers >= 0 || !options_.pins.empty()) return;  // as was asked for
+  if (auto all = place(options_, where::accelerated)) {
+    p.reasons.push_back(concat(
+        "Everything would fit on the GPUs, but this is faster: ", words_of_speed(p.predicted),
+        " instead of ", words_of_speed(all->predicted), "."));
+    return;
+  }
+  for (std::string& s : remedies(p)) p.reasons.push_back(std::move(s));
+}
+
+std::vector<std::string> planner::remedies(const placement& p) {
+  std::vector<std::string> found;
+  std::uint64_t missing = 0;
+  std::size_t gpu = 0;
+  while (gpu + 1 < devices_.size() && is_cpu(gpu)) ++gpu;
+  const std::vector<std::int32_t> all(model_.blocks.size(), static_cast<std::int32_t>(gpu));
+  const placement whole = place_blocks(model_, sizes_, all, choose_sizes(model_, options_));
+  std::uint64_t budgets = 0;
+  for (std::size_t d = 0; d < devices_.size(); ++d) {
+    if (!is_cpu(d)) budgets += std::min(budgets_[d], std::uint64_t{1} << 60);
+  }
+  const std::uint64_t needed = whole.devices[gpu].total();
+  missing = needed > budgets ? needed - budgets : 0;
+  found.push_back(
+      missing > 0
+          ? concat("With ", to_text(missing), " more memory on the GPUs all of it would fit there.")
+          : concat("The GPUs have enough memory together, but blocks do not fit into what is left "
+                   "on each."));
+  plan_options other = options_;
+  other.context = p.context;
+  other.longest_context = false;
+  if (info_of(options_.key).bits > 8 || info_of(options_.value).bits > 8) {
+    other.key = other.value = kv_type::q8;
+    if (place(other, where::accelerated)) {
+      found.push_back("With q8 keys and values everything would fit on the GPUs.");
+    }
+  }
+  other.key = options_.key;
+  other.value = options_.value;
+  if (p.context > options_.least_context) {
+    if (const auto shorter = longest(other)) {
+      found.push_back(concat("With a context of ", shorter->context,
+                             " tokens everything would fit on the GPUs."));
+    }
+  }
+  return found;
+}
+
+void planner::refuse(const placement* beside) {
+  std::string have;
+  for (std::size_t d = 0; d < devices_.size(); ++d) {
+    have += concat(d == 0 ? "" : ", ", devices_[d].sizes->info().name, " ", to_text(budgets_[d]));
+  }
+  std::string advice;
+  if (beside) {
+    for (const std::string& s : remedies(*beside)) advice += " " + s;
+  } else {
+    advice = " A shorter context or a smaller quantisation would need less.";
+  }
+  const placement sizes = choose_sizes(model_, options_);
+  std::uint64_t least = 0;
+  for (std::size_t d = 0; d < devices_.size(); ++d) {
+    const std::vector<std::int32_t> all(model_.blocks.size(), static_cast<std::int32_t>(d));
+    const std::uint64_t total = place_blocks(model_, sizes_, all, sizes).devices[d].total();
+    least = d == 0 ? total : std::min(least, total);
+  }
+  throw error(errc::out_of_memory,
+              concat("the model needs ", to_text(least), beside ? " on one GPU" : "",
+                     ", and what may be used is: ", have, ".", advice));
+}
+
+}  // namespace nibble::inline NIBBLE_ABI

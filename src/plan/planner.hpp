@@ -1,0 +1,69 @@
+// Chooses which block of a model lies on which device.
+#pragma once
+
+#include <cstdint>
+#include <nibble/base/config.hpp>
+#include <nibble/plan/placement.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "plan/cost_model.hpp"
+#include "plan/solver.hpp"
+
+namespace nibble::inline NIBBLE_ABI {
+
+// Tokens of a batch that pass a segment together.
+std::int32_t part_of_batch(std::int32_t batch, bool several_segments);
+
+// Fills in what a placement takes whose sizes are chosen. part: tokens that pass a segment
+// together; 0: as many as is usual.
+placement place_blocks(const model_definition& model, std::span<const device_sizes* const> devices,
+                       std::span<const std::int32_t> device_of, const placement& sizes,
+                       std::int32_t part = 0);
+
+class planner {
+ public:
+  // Throws error (invalid_argument) for options and devices that make no sense.
+  planner(const model_definition& model, std::span<const offered_device> devices,
+          const plan_options& options);
+
+  // Throws error as plan().
+  placement run();
+
+ private:
+  enum class where { anywhere, accelerated };  // the latter: GPUs, or the CPU where there are none
+
+  // The best placement with these options; none if it does not fit. `effort`: a multiple of the
+  // usual search.
+  std::optional<placement> place(const plan_options& options, where allowed, int effort = 1);
+  // What a solution takes, with budgets; parts of batches are smaller where that lets it fit.
+  placement count(const std::vector<std::int32_t>& device_of, const placement& sizes) const;
+  placement_problem problem_of(const cost_model& costs, const plan_options& options,
+                               where allowed) const;
+  std::vector<bool> allowed_blocks(std::size_t device, const plan_options& options,
+                                   where allowed) const;
+  // The longest context with which everything fits, at least options.least_context.
+  std::optional<placement> longest(const plan_options& options);
+  std::optional<placement> concede();
+  placement place_all();
+  void explain(placement& p);
+  void explain_shortage(placement& p);
+  // What would make everything fit on the GPUs, as sentences.
+  std::vector<std::string> remedies(const placement& p);
+  [[noreturn]] void refuse(const placement* beside);
+
+  bool is_cpu(std::size_t device) const;
+  bool on_gpus(const placement& p) const;
+  double seconds_of(const placement& p) const;  // of a usual request
+
+  const model_definition& model_;
+  std::span<const offered_device> devices_;
+  const plan_options& options_;
+  std::vector<const device_sizes*> sizes_;
+  std::vector<std::uint64_t> budgets_;
+  bool has_gpu_ = false, has_cpu_ = false;
+};
+
+}  // namespace nibble::inline NIBBLE_ABI
