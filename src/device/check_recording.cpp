@@ -49,7 +49,7 @@ constexpr const char* name_of(const softcap_step&) {
 // Checks one step; `where` is "step 3 (matmul)".
 class step_checker {
  public:
-  step_checker(const recording& r, std::string where) : r_(r), where_(std::move(where)) {}
+  step_checker(const recording& r, std::size_t index) : r_(r), index_(index) {}
 
   void check(const embed_step& s) const {
     const weight& table = given(s.table, "table");
@@ -76,11 +76,11 @@ class step_checker {
 
   void check(const attend_step& s) const {
     const attention_spec& a = s.spec;
-    require(s.layer >= 0, concat("layer is ", s.layer));
-    require(a.n_head > 0 && a.n_head_kv > 0 && a.n_head % a.n_head_kv == 0,
-            concat(a.n_head, " heads cannot share ", a.n_head_kv, " key/value heads evenly"));
-    require(a.key_length > 0 && a.value_length > 0,
-            concat("key_length is ", a.key_length, ", value_length is ", a.value_length));
+    require(s.layer >= 0, "layer is ", s.layer);
+    require(a.n_head > 0 && a.n_head_kv > 0 && a.n_head % a.n_head_kv == 0, a.n_head,
+            " heads cannot share ", a.n_head_kv, " key/value heads evenly");
+    require(a.key_length > 0 && a.value_length > 0, "key_length is ", a.key_length,
+            ", value_length is ", a.value_length);
     width(s.q, "q", product_of(a.n_head, a.key_length));
     width(s.k, "k", product_of(a.n_head_kv, a.key_length));
     width(s.v, "v", product_of(a.n_head_kv, a.value_length));
@@ -95,11 +95,11 @@ class step_checker {
     if (a.sinks) f32_weight(*a.sinks, "sinks", static_cast<std::uint64_t>(a.n_head));
     const bool rotates = a.rope.style != rope_style::none;
     require(!rotates || 2 * a.rope.frequencies.size() <= static_cast<std::size_t>(a.key_length),
-            concat("rope has ", a.rope.frequencies.size(), " frequencies for heads of ",
-                   a.key_length, "; at most half as many"));
-    require(a.window >= 0, concat("window is ", a.window));
-    require(a.temperature_scale == 0 || a.temperature_period > 0,
-            concat("temperature_period is ", a.temperature_period));
+            "rope has ", a.rope.frequencies.size(), " frequencies for heads of ", a.key_length,
+            "; at most half as many");
+    require(a.window >= 0, "window is ", a.window);
+    require(a.temperature_scale == 0 || a.temperature_period > 0, "temperature_period is ",
+            a.temperature_period);
   }
 
   void check(const gate_step& s) const {
@@ -119,8 +119,8 @@ class step_checker {
   void check(const route_step& s) const {
     const std::int64_t n_used = of(s.selection).width;
     width(s.weights, "weights", n_used);
-    require(n_used <= of(s.logits).width,
-            concat("chooses ", n_used, " of ", of(s.logits).width, " experts"));
+    require(n_used <= of(s.logits).width, "chooses ", n_used, " of ", of(s.logits).width,
+            " experts");
     integers(s.selection, "selection");
     same_rows(s.logits, s.selection, "selection");
     same_rows(s.logits, s.weights, "weights");
@@ -133,8 +133,8 @@ class step_checker {
     same_rows(s.in, s.selection, "selection");
     require(!s.outputs.empty(), "has no outputs");
     const std::int64_t slots = s.in_per_slot ? n_used : 1;
-    require(of(s.in).width % slots == 0,
-            concat("in has width ", of(s.in).width, ", which ", slots, " slots cannot share"));
+    require(of(s.in).width % slots == 0, "in has width ", of(s.in).width, ", which ", slots,
+            " slots cannot share");
     const std::uint64_t n_expert = given(s.outputs[0].matrix, "matrix").shape.extent[2];
     for (const linear& l : s.outputs) {
       product(l, of(s.in).width / slots, n_expert);
@@ -159,30 +159,33 @@ class step_checker {
   }
 
   void check(const softcap_step& s) const {
-    require(std::isfinite(s.cap) && s.cap > 0, concat("cap is ", s.cap, "; it must be positive"));
+    require(std::isfinite(s.cap) && s.cap > 0, "cap is ", s.cap, "; it must be positive");
   }
 
   // Called before check(): all values exist, so of() is safe.
   void exists(value v) const {
-    require(v.id >= 0 && static_cast<std::size_t>(v.id) < r_.values.size(),
-            concat("names value ", v.id, "; there are ", r_.values.size()));
+    require(v.id >= 0 && static_cast<std::size_t>(v.id) < r_.values.size(), "names value ", v.id,
+            "; there are ", r_.values.size());
   }
 
   void written_before(value v, const std::vector<bool>& written) const {
-    require(written[static_cast<std::size_t>(v.id)],
-            concat("reads value ", v.id, ", which no step before it has written"));
+    require(written[static_cast<std::size_t>(v.id)], "reads value ", v.id,
+            ", which no step before it has written");
   }
 
   void element_types(value v, bool may_be_integers) const {
-    require(may_be_integers || of(v).element == value_element::f32,
-            concat("value ", v.id, " holds integers; the step needs floats"));
+    require(may_be_integers || of(v).element == value_element::f32, "value ", v.id,
+            " holds integers; the step needs floats");
   }
 
  private:
   const value_info& of(value v) const { return r_.info(v); }
 
-  void require(bool holds, const std::string& fault) const {
-    if (!holds) throw error(errc::invalid_argument, where_ + ": " + fault);
+  template <typename... Parts>
+  void require(bool holds, const Parts&... fault) const {
+    if (holds) return;
+    throw error(errc::invalid_argument,
+                concat("step ", index_, " (", step_name(r_.steps[index_]), "): ", fault...));
   }
 
   template <typename A, typename B>
@@ -192,29 +195,25 @@ class step_checker {
 
   template <typename Width>
   void width(value v, const char* role, Width expected) const {
-    require(
-        static_cast<std::uint64_t>(of(v).width) == static_cast<std::uint64_t>(expected),
-        concat(role, " (value ", v.id, ") has width ", of(v).width, "; it must have ", expected));
+    require(static_cast<std::uint64_t>(of(v).width) == static_cast<std::uint64_t>(expected), role,
+            " (value ", v.id, ") has width ", of(v).width, "; it must have ", expected);
   }
 
   void same_rows(value a, value b, const char* role) const {
-    require(
-        of(a).rows == of(b).rows,
-        concat(role, " (value ", b.id, ") has a row per ",
-               of(b).rows == value_rows::per_token ? "token" : "output", ", unlike value ", a.id));
+    require(of(a).rows == of(b).rows, role, " (value ", b.id, ") has a row per ",
+            of(b).rows == value_rows::per_token ? "token" : "output", ", unlike value ", a.id);
   }
 
   void per_token(value v, const char* role) const {
-    require(of(v).rows == value_rows::per_token, concat(role, " must have a row per token"));
+    require(of(v).rows == value_rows::per_token, role, " must have a row per token");
   }
 
   void integers(value v, const char* role) const {
-    require(of(v).element == value_element::i32,
-            concat(role, " (value ", v.id, ") must hold integers"));
+    require(of(v).element == value_element::i32, role, " (value ", v.id, ") must hold integers");
   }
 
   void different(value a, value b, const char* roles) const {
-    require(a.id != b.id, concat(roles, " are the same value ", a.id));
+    require(a.id != b.id, roles, " are the same value ", a.id);
   }
 
   void apart(const std::vector<linear>& outputs, value in) const {
@@ -225,39 +224,39 @@ class step_checker {
   }
 
   const weight& given(const weight* w, const char* role) const {
-    require(w != nullptr && w->data != nullptr, concat(role, " is missing"));
-    require(has_format(w->format), concat(role, " has format ", format_name(w->format),
-                                          ", which nibble does not compute with"));
+    require(w != nullptr && w->data != nullptr, role, " is missing");
+    require(has_format(w->format), role, " has format ", format_name(w->format),
+            ", which nibble does not compute with");
     return *w;
   }
 
   void f32_weight(const weight& w, const char* role, std::uint64_t elements) const {
     given(&w, role);
-    require(w.format == id_of<formats::f32>,
-            concat(role, " is ", format_name(w.format), "; it must be f32"));
-    require(w.shape.elements() == elements, concat(role, " has shape ", to_text(w.shape),
-                                                   "; it must have ", elements, " elements"));
+    require(w.format == id_of<formats::f32>, role, " is ", format_name(w.format),
+            "; it must be f32");
+    require(w.shape.elements() == elements, role, " has shape ", to_text(w.shape),
+            "; it must have ", elements, " elements");
   }
 
   template <typename Width>
   void norm(const rms_norm& n, Width columns, const char* role) const {
-    require(n.gain != nullptr, concat(role, " has no gain"));
+    require(n.gain != nullptr, role, " has no gain");
     f32_weight(*n.gain, role, static_cast<std::uint64_t>(columns));
-    require(n.epsilon >= 0, concat(role, " has epsilon ", n.epsilon));
+    require(n.epsilon >= 0, role, " has epsilon ", n.epsilon);
   }
 
   void product(const linear& l, std::int64_t columns, std::uint64_t n_expert) const {
     const shape& s = given(l.matrix, "matrix").shape;
     require(s.columns() == static_cast<std::uint64_t>(columns) && s.extent[2] == n_expert &&
                 s.extent[3] == 1,
-            concat("matrix has shape ", to_text(s), "; it must have ", columns, " columns and ",
-                   n_expert, n_expert == 1 ? " matrix" : " matrices"));
+            "matrix has shape ", to_text(s), "; it must have ", columns, " columns and ", n_expert,
+            n_expert == 1 ? " matrix" : " matrices");
     if (l.bias) f32_weight(*l.bias, "bias", s.extent[1] * n_expert);
     if (l.scale) f32_weight(*l.scale, "scale", 1);
   }
 
   const recording& r_;
-  std::string where_;
+  std::size_t index_;  // of the step
 };
 
 template <typename Kind>
@@ -289,7 +288,7 @@ void check_recording(const recording& r) {
   const auto mark = [&](value v) { written[static_cast<std::size_t>(v.id)] = true; };
   if (r.input) mark(r.input);
   for (std::size_t i = 0; i < r.steps.size(); ++i) {
-    const step_checker checker(r, concat("step ", i, " (", step_name(r.steps[i]), ")"));
+    const step_checker checker(r, i);
     const bool integers = std::visit(
         [](const auto& s) { return uses_integers<std::decay_t<decltype(s)>>; }, r.steps[i]);
     for_each_value(r.steps[i], [&](value v, value_access) { checker.exists(v); });

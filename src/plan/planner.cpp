@@ -21,7 +21,7 @@ constexpr std::int32_t context_step = 256;
 // the blocks have their devices, and may ask for another search.
 constexpr int most_searches = 8;
 // Of the search that decides, as a multiple of those that only tell what else could be.
-constexpr int main_effort = 3;
+constexpr int main_effort = 2;
 // What lies on GPUs as a whole may take so much longer than the fastest placement.
 constexpr double nearly = 1.02;
 
@@ -46,6 +46,24 @@ bool is_meant(const pinned_blocks& pin, const block_id& block) {
       return in_range && (pin.what == part::feed_forward || pin.what == part::all);
   }
   return false;
+}
+
+// False if there is too little memory however it is shared out, which need not be searched for.
+bool may_fit(const placement_problem& p) {
+  constexpr std::uint64_t most = std::numeric_limits<std::uint64_t>::max();
+  std::uint64_t needed = 0, budgets = 0, common = 0;
+  for (const auto& block : p.blocks) {
+    std::uint64_t least = most;
+    for (const auto& option : block) {
+      if (option.allowed) least = std::min(least, option.bytes);
+    }
+    needed = checked_add(needed, least).value_or(most);
+  }
+  for (const auto& memory : p.memories) {
+    budgets = checked_add(budgets, memory.budget).value_or(most);
+  }
+  for (const std::uint64_t bytes : p.common_ends) common = std::max(common, bytes);
+  return needed < common || needed - common <= budgets;
 }
 
 }  // namespace
@@ -147,10 +165,11 @@ std::optional<placement> planner::place(const plan_options& options, where allow
   sizes.part = part_of_batch(sizes.limits.max_tokens, devices_.size() > 1);
   const cost_model costs(model_, devices_, options_, sizes);
   placement_problem problem = problem_of(costs, options, allowed);
+  if (!may_fit(problem)) return std::nullopt;
   solver_limits limits;
   limits.work *= effort;
-  if (effort < main_effort)
-    limits.work_to_fit = limits.work;  // what is not found soon counts as none
+  limits.even_work *= effort;
+  if (effort < main_effort) limits.work_to_fit /= 100;  // what is not found soon counts as none
   for (int i = 0; i < most_searches; ++i) {
     const placement_answer answer = solve(problem, limits);
     if (!answer.solution) return std::nullopt;
@@ -240,6 +259,7 @@ placement planner::place_all() {
     if (!has_gpu_ || on_gpus(*found)) return *std::move(found);
     if (auto whole = place(options_, where::accelerated)) {
       // GPUs may hold everything, and yet not be the fastest for all of it
+      whole_ = whole->predicted;
       return seconds_of(*whole) <= seconds_of(*found) * nearly ? *std::move(whole)
                                                                : *std::move(found);
     }
@@ -283,10 +303,10 @@ void planner::explain(placement& p) {
 
 void planner::explain_shortage(placement& p) {
   if (options_.gpu_layers >= 0 || !options_.pins.empty()) return;  // as was asked for
-  if (auto all = place(options_, where::accelerated)) {
+  if (whole_) {
     p.reasons.push_back(concat(
         "Everything would fit on the GPUs, but this is faster: ", words_of_speed(p.predicted),
-        " instead of ", words_of_speed(all->predicted), "."));
+        " instead of ", words_of_speed(*whole_), "."));
     return;
   }
   for (std::string& s : remedies(p)) p.reasons.push_back(std::move(s));
@@ -315,17 +335,17 @@ std::vector<std::string> planner::remedies(const placement& p) {
   other.longest_context = false;
   if (info_of(options_.key).bits > 8 || info_of(options_.value).bits > 8) {
     other.key = other.value = kv_type::q8;
-    if (place(other, where::accelerated)) {
+    if (place(other, where::accelerated, 0)) {
       found.push_back("With q8 keys and values everything would fit on the GPUs.");
     }
   }
   other.key = options_.key;
   other.value = options_.value;
-  if (p.context > options_.least_context) {
-    if (const auto shorter = longest(other)) {
-      found.push_back(concat("With a context of ", shorter->context,
-                             " tokens everything would fit on the GPUs."));
-    }
+  for (other.context = p.context / 2; other.context >= options_.least_context; other.context /= 2) {
+    if (!place(other, where::accelerated, 0)) continue;
+    found.push_back(
+        concat("With a context of ", other.context, " tokens everything would fit on the GPUs."));
+    break;
   }
   return found;
 }

@@ -36,7 +36,7 @@ class planner {
   enum class where { anywhere, accelerated };  // the latter: GPUs, or the CPU where there are none
 
   // The best placement with these options; none if it does not fit. `effort`: a multiple of the
-  // usual search.
+  // usual search; 0: only whether it fits matters.
   std::optional<placement> place(const plan_options& options, where allowed, int effort = 1);
   // What a solution takes, with budgets; parts of batches are smaller where that lets it fit.
   placement count(const std::vector<std::int32_t>& device_of, const placement& sizes) const;
@@ -64,6 +64,7 @@ class planner {
   std::vector<const device_sizes*> sizes_;
   std::vector<std::uint64_t> budgets_;
   bool has_gpu_ = false, has_cpu_ = false;
+  std::optional<predicted_speed> whole_;  // if everything lay on GPUs, and something else is chosen
 };
 
 }  // namespace nibble::inline NIBBLE_ABI
