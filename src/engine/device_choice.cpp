@@ -66,6 +66,9 @@ std::unique_ptr<backend> device_choice::open(const device_info& info) const {
 }
 
 device_speed device_choice::speed_of(const device_info& info, const model_definition& model) const {
+  if (const auto known = found_.speeds.find(info.id); known != found_.speeds.end()) {
+    return known->second;
+  }
   speed_options speeds;
   speeds.activations = options_.cpu.activations;
   speeds.measure = options_.measure_speed;
@@ -118,7 +121,11 @@ std::vector<std::unique_ptr<backend>> device_choice::open_used(placement& plan) 
 
 void device_choice::limit(const std::string& name, std::uint64_t bytes) {
   for (chosen& d : devices_) {
-    if (d.info.name == name) d.limit = bytes;
+    if (d.info.name != name) continue;
+    const std::uint64_t free = open(d.info)->info().free_bytes;
+    const auto room =
+        static_cast<std::uint64_t>(static_cast<double>(free) * (1 - options_.plan.headroom));
+    d.limit = free > 0 ? std::min(bytes, room) : bytes;
   }
 }
 

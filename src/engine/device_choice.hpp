@@ -22,7 +22,8 @@ class device_choice {
   placement plan(const model_definition& model);
   // The devices of a plan, which loses those that it does not use.
   std::vector<std::unique_ptr<backend>> open_used(placement& plan) const;
-  // From now on at most so many bytes are planned on the device of this name.
+  // From now on at most so many bytes are planned on the device of this name, and not more than is
+  // free there now.
   void limit(const std::string& name, std::uint64_t bytes);
 
  private:

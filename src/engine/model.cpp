@@ -51,9 +51,7 @@ void model::state::make_caches() {
                                            std::move(part_of));
   pages = std::make_unique<page_pool>(
       cache->groups(), plan.kv_pages,
-      [to = cache.get()](std::size_t group, page_id from, page_id page) {
-        to->copy_page(group, from, page);
-      });
+      [this](std::size_t group, page_id from, page_id to) { cache->copy_page(group, from, to); });
 }
 
 void model::state::import_weights(const gguf::file& file, const model_definition& definition,
@@ -178,6 +176,77 @@ void model::state::check_plan(const model_definition& definition) const {
               concat("the plan has ", plan.blocks.size(), " blocks on ", plan.devices.size(),
                      " devices; the model has ", definition.blocks.size(), ", and ", devices.size(),
                      " devices were given. Plan with this file and these devices."));
+}
+
+namespace {
+
+void check_same_sizes(const placement& before, const placement& now) {
+  const auto& a = before.kv;
+  const auto& b = now.kv;
+  const bool same_kv = a.key == b.key && a.value == b.value && a.rotate_key == b.rotate_key &&
+                       a.rotate_value == b.rotate_value && before.kv_pages == now.kv_pages;
+  const bool same = same_kv && before.context == now.context && before.sessions == now.sessions &&
+                    before.limits.max_tokens == now.limits.max_tokens &&
+                    before.limits.max_outputs == now.limits.max_outputs;
+  if (same) return;
+  throw error(errc::invalid_argument,
+              concat("a model with a context of ", before.context, " tokens for ", before.sessions,
+                     " sessions and batches of ", before.limits.max_tokens,
+                     " cannot move to a plan of another context, other sessions or batches, or "
+                     "other types of keys and values; plan with the same."));
+}
+
+// False if what a device held could not be read.
+bool copy_pages(const kv_cache& from, kv_cache& to) {
+  std::vector<std::byte> bytes;
+  for (std::size_t g = 0; g < from.groups().size(); ++g) {
+    bytes.resize(from.groups()[g].page_bytes());
+    for (page_id page = 0; page < from.pages(g); ++page) {
+      try {
+        from.read_page(g, page, kv_page_tokens, bytes.data());
+      } catch (const error& e) {
+        if (e.code() != errc::device) throw;
+        return false;
+      }
+      to.write_page(g, page, kv_page_tokens, bytes.data());
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+void model::state::move_to(const gguf::file& file, std::vector<std::unique_ptr<backend>> to,
+                           const placement& planned, const model_options& options) {
+  const auto start = std::chrono::steady_clock::now();
+  const model_definition definition(file);
+  if (!file.has_data() || fingerprint_of(file) != fingerprint) {
+    throw error(errc::invalid_argument, "the file is not the one that the model was loaded from.",
+                {.file = file.name()});
+  }
+  check_same_sizes(plan, planned);
+  state next;
+  next.hp = hp;
+  next.plan = planned;
+  for (auto& device : to) next.devices.emplace_back().device = std::move(device);
+  next.load_as_planned(file, definition, options);
+  const std::lock_guard lock(running);
+  const bool kept = copy_pages(*cache, *next.cache);
+  std::swap(steps, next.steps);
+  std::swap(cache, next.cache);
+  std::swap(devices, next.devices);
+  std::swap(plan, next.plan);
+  next.steps.reset();  // before the devices, which it runs on
+  loading.weight_bytes = next.loading.weight_bytes;
+  loading.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (kept) return;
+  pages->forget_contents();
+  ++losses;
+}
+
+void model::move_to(const gguf::file& file, std::vector<std::unique_ptr<backend>> devices,
+                    const placement& plan, const model_options& options) {
+  with_memory_for("the model", [&] { state_->move_to(file, std::move(devices), plan, options); });
 }
 
 model::model(const gguf::file& file, const model_options& options) {

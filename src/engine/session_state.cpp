@@ -30,6 +30,7 @@ session::state::state(std::shared_ptr<model::state> of, nibble::sampler by,
                        " cannot be made; of a context of ", context, " it may keep 0 to ",
                        context - 1, ", and it cannot drop less than 0 (0: half)."));
   }
+  losses = loaded->losses;
   sequence = loaded->pages->make_sequence(options.keep, context);
   tokens.reserve(static_cast<std::size_t>(context));
   logits.reserve(static_cast<std::size_t>(loaded->hp.n_vocab));
@@ -41,6 +42,7 @@ session::state::state(const state& other)
       sampler(other.sampler),
       tokens(other.tokens),
       cached(other.cached),
+      losses(other.losses),
       pending(other.pending),
       logits(other.logits) {
   tokens.reserve(static_cast<std::size_t>(loaded->plan.context));
@@ -128,7 +130,14 @@ void session::state::forget_pages() {
   cached = 0;
 }
 
+void session::state::forget_lost_pages() {
+  if (losses == loaded->losses) return;
+  forget_pages();
+  losses = loaded->losses;
+}
+
 void session::state::queue(std::span<const token> more, std::size_t reuse) {
+  forget_lost_pages();
   std::vector<token> with_pending;
   const token one = pending.value_or(0);
   if (pending && more.empty()) {
@@ -164,6 +173,10 @@ void session::state::take_back(std::size_t before, std::optional<token> had) {
 }
 
 batch_chunk session::state::prepare(std::size_t count) {
+  if (losses != loaded->losses) {
+    throw error(errc::device,
+                "the session's keys and values were lost with a device; append again.");
+  }
   loaded->pages->prepare(sequence, static_cast<std::int64_t>(cached),
                          static_cast<std::int64_t>(count));
   return {.cache = loaded->cache.get(),

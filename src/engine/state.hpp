@@ -1,6 +1,7 @@
 // What a model and its sessions hold.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <mutex>
 #include <nibble/engine/model.hpp>
@@ -33,6 +34,9 @@ struct model::state {
   std::unique_ptr<kv_cache> cache;  // of all devices
   std::unique_ptr<page_pool> pages;
 
+  // How often keys and values were lost, with the device they were on.
+  std::atomic<std::uint64_t> losses = 0;
+
   std::mutex running;  // programs share their workspaces
   std::unique_ptr<pipeline> steps;
 
@@ -45,6 +49,9 @@ struct model::state {
   // Everything after the plan; `devices` are as in it.
   void load_as_planned(const gguf::file& file, const model_definition& definition,
                        const model_options& options);
+  // What model::move_to does.
+  void move_to(const gguf::file& file, std::vector<std::unique_ptr<backend>> to,
+               const placement& planned, const model_options& options);
   // Throws error (invalid_argument) if the plan is not one for this model and these devices.
   void check_plan(const model_definition& definition) const;
   void make_caches();
@@ -66,6 +73,7 @@ struct session::state {
   kv_sequence sequence;
   std::vector<token> tokens;
   std::size_t cached = 0;        // of the tokens
+  std::uint64_t losses = 0;      // of the model, when they were computed
   std::optional<token> pending;  // given out by a generation, not among the tokens yet
   std::vector<float> logits;     // of the last token, [n_vocab]; empty: not known
   session_timings timings;
@@ -113,6 +121,7 @@ struct session::state {
   void compute(std::size_t count, std::span<const std::int32_t> outputs, Visit visit);
   // Everything is to be computed again.
   void forget_pages();
+  void forget_lost_pages();
 };
 
 }  // namespace nibble::inline NIBBLE_ABI

@@ -166,6 +166,13 @@ page_pool::page_pool(std::span<const kv_group> groups, std::span<const std::int3
 
 page_pool::~page_pool() = default;
 
+void page_pool::forget_contents() {
+  const std::lock_guard lock(state_->mutex);
+  for (std::size_t g = 0; g < state_->groups.size(); ++g) {
+    for (page_id page = 0; page < state_->groups[g].total(); ++page) state_->unfile(g, page);
+  }
+}
+
 kv_sequence page_pool::make_sequence(std::int32_t keep, std::int32_t context) const {
   kv_sequence s;
   s.table.keep = keep;

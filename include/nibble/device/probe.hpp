@@ -1,10 +1,12 @@
 // What this machine has to compute with.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <nibble/base/config.hpp>
 #include <nibble/device/cpu.hpp>
 #include <nibble/device/gpu.hpp>
+#include <nibble/device/speed.hpp>
 #include <string>
 #include <vector>
 
@@ -14,6 +16,8 @@ struct hardware {
   std::vector<device_info> all;    // GPUs first, those with most free memory before the others
   std::vector<std::string> notes;  // why there are no more: a sentence for each kind of GPU
   std::shared_ptr<const gpu_modules> modules;
+  // Of devices whose speed the caller knows, by id; others are looked up (find_speed).
+  std::map<std::string, device_speed> speeds;
 };
 
 // Finds the CPU and all GPUs that can be used. Nothing is changed and no memory is taken; a machine

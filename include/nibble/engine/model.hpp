@@ -24,7 +24,7 @@ struct model_options {
   // second for each. Otherwise a device that was not measured counts as a typical one.
   bool measure_speed = false;
   bool speed_cache = true;  // whether what was measured is read from and written to a file
-  cpu_options cpu = {};  // its activations hold for GPUs, too
+  cpu_options cpu = {};     // its activations hold for GPUs, too
   plan_options plan = {};
   // Called while loading, by the loading thread, with the share that is done: first with 0, last
   // with 1. It may throw to stop the loading.
@@ -51,8 +51,17 @@ class NIBBLE_API model {
   model(const gguf::file& file, std::vector<std::unique_ptr<backend>> devices,
         const placement& plan, const model_options& options = {});
 
+  // Moves the model to other devices, or to other places on them, while its sessions go on where
+  // they are. `file` is the one it was loaded from, `plan` one with the same context, sessions,
+  // batch, and types of keys and values. Nothing of the model may be used meanwhile. Both
+  // placements are in memory until this returns; if it throws, nothing has changed. Keys and values
+  // of a device that was lost are computed again when a session goes on. Throws error:
+  // invalid_argument (another model, another context, …), and as the constructors.
+  void move_to(const gguf::file& file, std::vector<std::unique_ptr<backend>> devices,
+               const placement& plan, const model_options& options = {});
+
   const nibble::hparams& hparams() const noexcept;
-  const placement& plan() const noexcept;
+  const placement& plan() const noexcept;  // the one it is placed by, until move_to()
   const load_report& loading() const noexcept;
   // Bytes that are allocated now on each device of the plan.
   std::vector<memory_use> memory() const;

@@ -88,6 +88,9 @@ class NIBBLE_API page_pool {
   // one would have that grew to be so. Throws error (out_of_memory); nothing has changed then.
   void restore(kv_sequence& sequence, std::int32_t keep, std::int64_t dropped, std::int64_t n);
 
+  // What pages hold is lost: none is found again by its tokens. Sequences keep theirs.
+  void forget_contents();
+
   // Whether others use the page that token n will be written to, so that it is to be copied first.
   bool copies_before(const kv_sequence& sequence, std::int64_t n, std::size_t group) const;
 

@@ -65,7 +65,7 @@ struct plan_options {
   double prompt_tokens = 1024, generated_tokens = 256;
   shortage on_shortage = shortage::warn;
   std::vector<concession> concessions = {};  // none: keys and values first, then the context
-  std::int32_t least_context = 2048;  // that a plan shortens to
+  std::int32_t least_context = 2048;         // that a plan shortens to
 };
 
 }  // namespace nibble::inline NIBBLE_ABI
