@@ -7,6 +7,7 @@
 #include <nibble/device/cpu.hpp>
 #include <nibble/device/gpu.hpp>
 #include <nibble/device/probe.hpp>
+#include <nibble/device/speed.hpp>
 #include <nibble/engine/generation.hpp>
 #include <nibble/engine/model.hpp>
 #include <nibble/engine/sampler.hpp>
