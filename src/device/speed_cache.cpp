@@ -317,12 +317,11 @@ device_speed find_speed(const device_info& device,
   const fs::path folder = options.cache ? speed_folder(options.folder) : fs::path();
   const std::string key = speed_key(device, options.activations);
   const auto known = options.anew ? std::nullopt : load_speed(folder, key);
-  const bool enough = known && has_all(*known, plan) && known->noise <= options.most_noise;
-  if (known && (enough || !options.measure)) return *known;
+  const bool quiet = known && known->noise <= options.most_noise;
+  if (known && (!options.measure || (quiet && has_all(*known, plan)))) return *known;
   if (!options.measure) return speed_of(device.kind, typical_sheet(device));
   device_speed speed = measure_speed(*open(), plan);
-  // what is noisy is replaced bit by bit: nobody asked for the rest of it now
-  if (known) add_known(speed, *known);
+  if (quiet) add_known(speed, *known);
   store_speed(folder, key, speed);
   return speed;
 }

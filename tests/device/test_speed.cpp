@@ -121,8 +121,9 @@ TEST_CASE("the CPU is measured with every format") {
 }
 
 TEST_CASE("a GPU is measured, its link too") {
-  nibble::gpu::emulated_module module(std::vector{nibble::gpu::emulated_options{}});
+  nibble::gpu::emulated_module module(std::vector{nibble::gpu::emulated_options{.os_threads = 2}});
   nibble::speed_plan plan = test::small_plan();
+  plan.layers = 1;
   plan.formats = {id_of<formats::q4_0>};
   plan.weight_bytes = 256 << 10;
   plan.depth = 64;
