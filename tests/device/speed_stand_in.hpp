@@ -74,9 +74,12 @@ class speed_stand_in final : public nibble::backend {
                                                std::span<const std::int32_t> pages) override {
     return std::make_unique<cache>(layout, pages, this);
   }
-  std::size_t workspace_bytes(const nibble::recording&, nibble::program_limits) const override {
-    return 0;
+  nibble::workspace_size workspace_of(const nibble::recording&,
+                                      nibble::program_limits) const override {
+    return {};
   }
+  void reserve_workspace(const nibble::workspace_size&) override {}
+  nibble::memory_use allocated() const override { return {}; }
   std::unique_ptr<nibble::program> make_program(nibble::recording steps,
                                                 nibble::program_limits limits) override {
     nibble::check_recording(steps);

@@ -138,9 +138,8 @@ TEST_CASE("devices are chosen by name") {
   const auto used = [&](const std::string& names) {
     options.device = names;
     std::string ids;
-    for (const auto& d : nibble::model(made.file, found, options).plan().devices) {
-      ids += d.device.id + " ";
-    }
+    const nibble::model model(made.file, found, options);
+    for (const auto& d : model.plan().devices) ids += d.device.id + " ";
     return ids;
   };
   CHECK(used("cpu") == "cpu ");
