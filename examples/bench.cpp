@@ -196,7 +196,7 @@ report measure(bench_options& options) {
   const nibble::model model(file, options.load.model);
   const nibble::device_info& device = model.plan().devices[0].device;
   report r{.model_path = options.load.path,
-           .device = device.name,
+           .device = common::device_names(model.plan()),
            .threads = device.threads,
            .load_seconds = model.loading().seconds};
   bench::peaks peaks(device.threads, isa_of(device));

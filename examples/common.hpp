@@ -19,6 +19,7 @@
 #include <string>
 #include <utility>
 
+#include "amounts.hpp"
 #include "output.hpp"
 #include "text_input.hpp"
 
@@ -109,6 +110,20 @@ inline std::string kv_type_names() {
   }
   return names;
 }
+// Where a model lies: "cuda0 (NVIDIA H200) and CPU (16 cores, avx2)".
+inline std::string device_names(const nibble::placement& plan) {
+  std::string names;
+  for (const nibble::device_use& use : plan.devices) {
+    names += (names.empty() ? "" : " and ") + use.device.name;
+  }
+  return names;
+}
+inline std::uint64_t total_bytes(const nibble::placement& plan) {
+  std::uint64_t bytes = 0;
+  for (const nibble::device_use& use : plan.devices) bytes += use.total();
+  return bytes;
+}
+
 inline std::string name_of(nibble::activation_type type) {
   return type == nibble::activation_type::int8 ? "int8" : "float";
 }
@@ -167,10 +182,52 @@ inline std::string is_isa(const std::string& name) {
   return refusal_of([&] { nibble::make_cpu_backend({.threads = 1, .isa = name}); });
 }
 
+// How much memory a model may take, and where.
+struct placement_options {
+  std::string vram, ram, headroom;
+  std::int32_t gpu_layers = -1;
+  nibble::shortage if_short = nibble::shortage::warn;
+
+  void add_to(CLI::App& app) {
+    app.add_option("--vram", vram, "memory of each GPU that may be taken: 6GiB, 80%")
+        ->check(is_amount);
+    app.add_option("--ram", ram, "memory of the host that may be taken: 16GiB, 50%")
+        ->check(is_amount);
+    app.add_option("--headroom", headroom,
+                   "of each device's free memory, left free: 1GiB, 5% (default: 10%)")
+        ->check(is_amount);
+    app.add_option("--gpu-layers", gpu_layers,
+                   "so many of the last layers on GPUs, the others on the CPU (default: by speed)")
+        ->check(CLI::Range(0, 1 << 20));
+    add_choice<nibble::shortage>(
+        app, "--if-short",
+        {{"warn", nibble::shortage::warn},
+         {"degrade", nibble::shortage::degrade},
+         {"fail", nibble::shortage::fail}},
+        [this](auto chosen) { if_short = chosen; },
+        "if not everything fits on the GPUs: run the rest on the CPU, "
+        "give up precision of keys and values and context, or fail "
+        "(default: warn)");
+  }
+
+  void apply(nibble::plan_options& plan) const {
+    if (!vram.empty()) plan.vram = limit_of(vram);
+    if (!ram.empty()) plan.ram = limit_of(ram);
+    if (is_percentage(headroom)) {
+      plan.headroom = limit_of(headroom).share;
+    } else if (!headroom.empty()) {
+      plan.headroom_bytes = limit_of(headroom).bytes;
+    }
+    plan.gpu_layers = gpu_layers;
+    plan.on_shortage = if_short;
+  }
+};
+
 // How a model is loaded, as options of a command line.
 struct load_options {
   std::string path;
   nibble::model_options model;
+  placement_options placement;
 
   void add_to(CLI::App& app) {
     add_file(app);
@@ -186,10 +243,12 @@ struct load_options {
   void add_file(CLI::App& app) {
     app.add_option("model", path, "GGUF file (any part of a split one)")->required();
     app.add_option("--device", model.device,
-                   "cpu, the id of a GPU (nibble-devices lists them), or auto: the first GPU that "
-                   "the model fits, else the CPU")
+                   "cpu, the id of a GPU (nibble-devices lists them), several of them separated by "
+                   "commas, or auto: all there are, as far as they make it faster")
         ->capture_default_str()
         ->check(not_empty);
+    placement.add_to(app);
+    app.parse_complete_callback([this] { placement.apply(model.plan); });
     add_threads(app, model.cpu.threads);
   }
   // With a prefix these are another model's, which are as the first one's unless they are given.

@@ -179,6 +179,15 @@ nibble::session open_session(const nibble::model& model, const options& o) {
   return nibble::session::load(model, o.session_path, o.sampling, o.session);
 }
 
+void show_memory(const nibble::model& model) {
+  for (const nibble::device_memory& m : model.memory()) {
+    std::cerr << m.device.name << ": " << nibble::to_text(m.now.device()) << " allocated, "
+              << nibble::to_text(m.peak.device()) << " at most";
+    if (m.peak.host > 0) std::cerr << "; for transfers " << nibble::to_text(m.peak.host);
+    std::cerr << '\n';
+  }
+}
+
 void generate(options& o) {
   common::as_usage([&] { nibble::validate(o.sampling); });  // before a long loading
   if (o.prompt == "-") o.prompt = common::read_standard_input();
@@ -190,6 +199,7 @@ void generate(options& o) {
   const bool whole = o.chat ? chat(session, o) : continue_text(session, o);
   if (!o.session_path.empty()) session.save(o.session_path);
   if (o.verbose) {
+    show_memory(model);
     std::cerr << "seed " << session.seed() << "\n";
     show_timings(session, model);
   }

@@ -108,7 +108,8 @@ class side {
     return concat(load.path, " (", common::name_of(load.model.cpu.activations),
                   " activations, keys ", common::name_of(plan.kv.key), rotated(plan.kv.rotate_key),
                   ", values ", common::name_of(plan.kv.value), rotated(plan.kv.rotate_value), ", ",
-                  plan.devices[0].device.name, ", ", nibble::to_text(plan.devices[0].total()), ")");
+                  common::device_names(plan), ", ", nibble::to_text(common::total_bytes(plan)),
+                  ")");
   }
 
  private:
@@ -279,9 +280,9 @@ json to_json(const common::load_options& load, const side& s, const perplexity::
           {"key_rotated", plan.kv.rotate_key},
           {"value_rotated", plan.kv.rotate_value},
           {"kv_bytes_per_token", plan.kv.bytes_per_token()},
-          {"device", plan.devices[0].device.name},
+          {"device", common::device_names(plan)},
           {"weight_bytes", s.model().loading().weight_bytes},
-          {"total_bytes", plan.devices[0].total()},
+          {"total_bytes", common::total_bytes(plan)},
           {"nats", found.nats()},
           {"nats_error", found.nats_error()},
           {"perplexity", found.perplexity()},

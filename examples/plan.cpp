@@ -19,7 +19,8 @@ namespace {
 struct settings {
   std::string path, json, svg;
   std::vector<std::string> devices, pins;
-  std::string context = "0", vram, ram, headroom;
+  std::string context = "0";
+  common::placement_options placement;
   bool measure = false;
   nibble::plan_options plan;
 };
@@ -46,29 +47,11 @@ void add_options(CLI::App& app, settings& s) {
   app.add_option("-b,--batch", s.plan.batch, "prompt tokens that are computed together")
       ->capture_default_str()
       ->check(CLI::Range(1, common::most_batch));
-  app.add_option("--vram", s.vram, "memory of each GPU that may be taken: 6GiB, 80%")
-      ->check(plan_devices::is_amount);
-  app.add_option("--ram", s.ram, "memory of the host that may be taken: 16GiB, 50%")
-      ->check(plan_devices::is_amount);
-  app.add_option("--headroom", s.headroom,
-                 "of each device's free memory, left free: 1GiB, 5% (default: 10%)")
-      ->check(plan_devices::is_amount);
-  app.add_option("--gpu-layers", s.plan.gpu_layers,
-                 "so many of the last layers on GPUs, the others on the CPU (default: by speed)")
-      ->check(CLI::Range(0, 1 << 20));
+  s.placement.add_to(app);
   app.add_option("--pin", s.pins,
                  "blocks that are to lie on a device, by its place among the devices: 0-15=0, "
                  "attention:0-31=0, ffn:16-31=1, embedding=2, head=0 (repeatable)")
       ->check(plan_devices::is_pin);
-  common::add_choice<nibble::shortage>(
-      app, "--if-short",
-      {{"warn", nibble::shortage::warn},
-       {"degrade", nibble::shortage::degrade},
-       {"fail", nibble::shortage::fail}},
-      [&s](auto chosen) { s.plan.on_shortage = chosen; },
-      "what to do if not everything fits on the GPUs: run the "
-      "rest on the CPU, give up precision of keys and values and "
-      "context, or fail (default: warn)");
   app.add_option("--prompt-tokens", s.plan.prompt_tokens, "of a usual request")
       ->capture_default_str()
       ->check(CLI::Range(0, 1 << 28));
@@ -86,14 +69,7 @@ void complete(settings& s) {
   } else {
     s.plan.context = std::stoi(s.context);
   }
-  if (!s.vram.empty()) s.plan.vram = plan_devices::limit_of(s.vram);
-  if (!s.ram.empty()) s.plan.ram = plan_devices::limit_of(s.ram);
-  if (!s.headroom.empty()) {
-    const nibble::memory_limit limit = plan_devices::limit_of(s.headroom);
-    const bool in_bytes = s.headroom.back() != '%';
-    if (in_bytes) s.plan.headroom_bytes = limit.bytes;
-    if (!in_bytes) s.plan.headroom = limit.share;
-  }
+  s.placement.apply(s.plan);
   for (const std::string& pin : s.pins) s.plan.pins.push_back(plan_devices::pin_of(pin));
 }
 

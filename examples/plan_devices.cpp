@@ -1,49 +1,15 @@
 #include "plan_devices.hpp"
 
 #include <charconv>
-#include <cmath>
-#include <limits>
 #include <nibble/device/speed.hpp>
 #include <optional>
 #include <set>
 
+#include "amounts.hpp"
 #include "common.hpp"
 
 namespace plan_devices {
 namespace {
-
-constexpr double most_bytes = 1e18;
-
-// A number and its unit, "1.5GiB"; none if there is no number.
-struct amount {
-  double value;
-  std::string unit;
-};
-
-std::optional<amount> read_amount(const std::string& text) {
-  double value = 0;
-  const auto read = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (read.ec != std::errc{} || !std::isfinite(value) || value < 0) return std::nullopt;
-  return amount{value, std::string(read.ptr, text.data() + text.size())};
-}
-
-std::optional<double> unit_of(const std::string& name) {
-  const std::pair<const char*, double> units[] = {
-      {"B", 1},         {"KB", 1e3},           {"MB", 1e6},
-      {"GB", 1e9},      {"TB", 1e12},          {"KiB", 1024},
-      {"MiB", 1048576}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0}};
-  for (const auto& [unit, bytes] : units) {
-    if (name == unit) return bytes;
-  }
-  return std::nullopt;
-}
-
-std::optional<double> bytes_of(const std::string& text) {
-  const auto found = read_amount(text);
-  const auto unit = found ? unit_of(found->unit) : std::nullopt;
-  if (!unit || found->value * *unit > most_bytes) return std::nullopt;
-  return found->value * *unit;
-}
 
 std::vector<std::string> fields_of(const std::string& text, char separator) {
   std::vector<std::string> fields(1);
@@ -93,11 +59,11 @@ bool read_field(const std::string& field, description& d) {
     return true;
   }
   if (field.ends_with("/s")) {
-    const auto bytes = bytes_of(field.substr(0, field.size() - 2));
+    const auto bytes = common::bytes_of(field.substr(0, field.size() - 2));
     if (bytes) d.sheet.memory_bytes_per_second = *bytes;
     return bytes && *bytes > 0;
   }
-  const auto rate = read_amount(field);
+  const auto rate = common::read_amount(field);
   if (!rate || rate->unit != "TOPS" || rate->value <= 0) return false;
   d.sheet.int8_macs_per_second = rate->value * 1e12 / 2;
   return true;
@@ -116,7 +82,7 @@ description read_description(const std::string& text) {
   } else if (fields[0] != "cpu") {
     refuse("a description begins with gpu, cuda, hip or cpu");
   }
-  const auto memory = fields.size() > 1 ? bytes_of(fields[1]) : std::nullopt;
+  const auto memory = fields.size() > 1 ? common::bytes_of(fields[1]) : std::nullopt;
   if (!memory || *memory < 1) refuse("its memory was expected in the second place, such as 24GiB");
   d.memory = *memory;
   d.sheet = nibble::typical_sheet({.kind = d.kind, .name = {}, .threads = 8});
@@ -143,19 +109,6 @@ std::string is_context(const std::string& text) {
   if (text == "max" || (n && *n <= common::most_context)) return "";
   return nibble::concat("a number from 0 to ", common::most_context, " or max was expected, not ",
                         quoted(text));
-}
-
-std::string is_amount(const std::string& text) {
-  const auto share = read_amount(text);
-  if (share && share->unit == "%" && share->value <= 100) return "";
-  if (bytes_of(text)) return "";
-  return "an amount such as 6GiB or 80% was expected, not " + quoted(text);
-}
-
-nibble::memory_limit limit_of(const std::string& text) {
-  const auto share = read_amount(text);
-  if (share && share->unit == "%") return {.share = share->value / 100};
-  return {.bytes = static_cast<std::uint64_t>(bytes_of(text).value_or(0))};
 }
 
 namespace {

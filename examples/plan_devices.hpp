@@ -15,11 +15,8 @@ std::string help();
 
 // For options' checks: what is wrong with the text, or "".
 std::string is_context(const std::string& text);
-std::string is_amount(const std::string& text);
 std::string is_pin(const std::string& text);
 
-// "6GiB", "80%"
-nibble::memory_limit limit_of(const std::string& text);
 // "attention:0-31=0"
 nibble::pinned_blocks pin_of(const std::string& text);
 

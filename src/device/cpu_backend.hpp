@@ -58,6 +58,7 @@ class cpu_backend final : public backend {
   std::unique_ptr<program> make_program(recording steps, program_limits limits) override;
 
   memory_use allocated() const override { return tally_->use(); }
+  memory_use peak() const override { return tally_->peak(); }
 
   // Runs steps[i] for all i on all threads, one program at a time.
   void run(const std::vector<std::unique_ptr<cpu_step>>& steps, const std::vector<bool>& barriers,

@@ -45,6 +45,7 @@ class gpu_backend final : public backend {
   std::unique_ptr<program> make_program(recording steps, program_limits limits) override;
 
   memory_use allocated() const override { return device_->tally()->use(); }
+  memory_use peak() const override { return device_->tally()->peak(); }
 
  private:
   std::shared_ptr<gpu_device> device_;

@@ -15,17 +15,24 @@ class memory_tally {
  public:
   enum kind { weights, kv, workspace, host, n_kinds };
 
-  void add(kind what, std::uint64_t bytes) noexcept { bytes_[what] += bytes; }
-  void remove(kind what, std::uint64_t bytes) noexcept { bytes_[what] -= bytes; }
-  memory_use use() const noexcept {
-    return {.weights = bytes_[weights],
-            .kv = bytes_[kv],
-            .workspace = bytes_[workspace],
-            .host = bytes_[host]};
+  void add(kind what, std::uint64_t bytes) noexcept {
+    const std::uint64_t now = bytes_[what] += bytes;
+    std::uint64_t most = peak_[what];
+    while (now > most && !peak_[what].compare_exchange_weak(most, now)) {
+    }
   }
+  void remove(kind what, std::uint64_t bytes) noexcept { bytes_[what] -= bytes; }
+  memory_use use() const noexcept { return as_use(bytes_); }
+  memory_use peak() const noexcept { return as_use(peak_); }
 
  private:
-  std::atomic<std::uint64_t> bytes_[n_kinds] = {};
+  using counts = std::atomic<std::uint64_t>[n_kinds];
+
+  static memory_use as_use(const counts& of) noexcept {
+    return {.weights = of[weights], .kv = of[kv], .workspace = of[workspace], .host = of[host]};
+  }
+
+  counts bytes_ = {}, peak_ = {};
 };
 
 // Bytes that are in a tally as long as this lives; held beside the memory itself.

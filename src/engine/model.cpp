@@ -108,6 +108,7 @@ void model::state::load_as_planned(const gguf::file& file, const model_definitio
   make_caches();
   import_weights(file, definition, options.progress);
   make_pipeline(definition);
+  if (options.on_memory) options.on_memory(memory());
 }
 
 void model::state::load_anywhere(const gguf::file& file, const model_definition& definition,
@@ -263,6 +264,29 @@ model::model(const gguf::file& file, const devices::hardware& found, const model
   });
 }
 
+placement plan(const gguf::file& file, const devices::hardware& found,
+               const model_options& options) {
+  return with_memory_for(
+      "the plan", [&] { return device_choice(found, options).plan(model_definition(file)); });
+}
+
+model::model(const gguf::file& file, const devices::hardware& found, const placement& plan,
+             const model_options& options) {
+  with_memory_for("the model", [&] {
+    model_options planned = options;
+    planned.device.clear();
+    for (const device_use& use : plan.devices) {
+      planned.device += (planned.device.empty() ? "" : ",") + use.device.id;
+    }
+    state_ = std::make_shared<state>();
+    state_->plan = plan;
+    for (auto& device : device_choice(found, planned).open_used(state_->plan)) {
+      state_->devices.emplace_back().device = std::move(device);
+    }
+    state_->load(file, nullptr, options);
+  });
+}
+
 model::model(const gguf::file& file, std::unique_ptr<backend> device,
              const model_options& options) {
   with_memory_for("the model", [&] {
@@ -282,10 +306,16 @@ model::model(const gguf::file& file, std::vector<std::unique_ptr<backend>> devic
   });
 }
 
-std::vector<memory_use> model::memory() const {
-  std::vector<memory_use> all;
-  for (const auto& d : state_->devices) all.push_back(d.device->allocated());
+std::vector<device_memory> model::state::memory() const {
+  std::vector<device_memory> all;
+  for (const auto& d : devices) {
+    all.push_back({d.device->info(), d.device->allocated(), d.device->peak()});
+  }
   return all;
+}
+
+std::vector<device_memory> model::memory() const {
+  return state_->memory();
 }
 
 const nibble::hparams& model::hparams() const noexcept {

@@ -54,6 +54,7 @@ struct model::state {
                const placement& planned, const model_options& options);
   // Throws error (invalid_argument) if the plan is not one for this model and these devices.
   void check_plan(const model_definition& definition) const;
+  std::vector<device_memory> memory() const;
   void make_caches();
   void import_weights(const gguf::file& file, const model_definition& definition,
                       const std::function<void(double)>& progress);

@@ -158,6 +158,43 @@ TEST_CASE("devices are chosen by name") {
   refused("", {"there is no device ''"});
 }
 
+TEST_CASE("a plan can be made first and carried out later") {
+  const made_file made;
+  nibble::gpu::emulated_module module(std::vector<nibble::gpu::emulated_options>(2));
+  const auto found = hardware_with(module);
+  auto options = small_options();
+  options.plan.gpu_layers = 2;
+  options.device = "cpu,emulated1,emulated0";
+  using part = nibble::pinned_blocks::part;
+  options.plan.pins = {{.first = 2, .device = 1},
+                       {.what = part::head, .device = 1},
+                       {.what = part::embedding, .device = 0}};
+  const nibble::placement plan = nibble::plan(made.file, found, options);
+  CHECK(plan.devices.size() == 3);  // also those that are not used
+  std::vector<std::string> told;
+  options.on_memory = [&](std::span<const nibble::device_memory> all) {
+    for (const auto& m : all) told.push_back(m.device.id);
+  };
+  const nibble::model model(made.file, found, plan, options);
+  REQUIRE(model.plan().devices.size() == 2);
+  CHECK(model.plan().devices[0].device.id == "cpu");
+  CHECK(model.plan().devices[1].device.id == "emulated1");
+  CHECK(told == std::vector<std::string>{"cpu", "emulated1"});
+  for (std::size_t i = 0; i < 2; ++i) {
+    const auto memory = model.memory()[i];
+    CHECK(memory.now.weights == model.plan().devices[i].weights);
+    CHECK(memory.peak.weights >= memory.now.weights);
+    CHECK(memory.peak.host >= memory.now.host);
+  }
+  nibble::session session(model);
+  CHECK(logits_of(session, first).size() == 48);
+  // another file's plan
+  const auto other_bytes = test::tiny_model("qwen3").set("block_count", 3).make_tensors().bytes();
+  const nibble::gguf::file other(other_bytes, "other");
+  test::check_error(test::thrown([&] { nibble::model(other, found, plan, options); }),
+                    errc::invalid_argument, {"the plan has 10 blocks"});
+}
+
 TEST_CASE("memory that is gone when the model is loaded: planned once more with what is left") {
   const made_file made;
   const auto options = small_options();

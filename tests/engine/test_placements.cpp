@@ -86,10 +86,10 @@ void check_bytes(const nibble::model& model) {
   std::uint64_t host = 0;
   for (std::size_t d = 0; d < found.size(); ++d) {
     INFO(plan.devices[d].device.name);
-    CHECK(found[d].weights == plan.devices[d].weights);
-    CHECK(found[d].kv == plan.devices[d].kv);
-    CHECK(found[d].workspace == plan.devices[d].workspace);
-    host += found[d].host;
+    CHECK(found[d].now.weights == plan.devices[d].weights);
+    CHECK(found[d].now.kv == plan.devices[d].kv);
+    CHECK(found[d].now.workspace == plan.devices[d].workspace);
+    host += found[d].now.host;
   }
   const std::size_t between = plan.segments().size() > 1
                                   ? sizeof(float) *

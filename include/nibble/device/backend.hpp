@@ -130,8 +130,9 @@ class NIBBLE_API backend : public device_sizes {
   // invalid_argument (also if the reserved workspace is too small), unsupported, out_of_memory.
   virtual std::unique_ptr<program> make_program(recording steps, program_limits limits) = 0;
 
-  // What is allocated now.
+  // What is allocated now, and the most that each part took at any time.
   virtual memory_use allocated() const = 0;
+  virtual memory_use peak() const { return allocated(); }
 };
 
 }  // namespace nibble::inline NIBBLE_ABI

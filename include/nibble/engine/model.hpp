@@ -10,10 +10,17 @@
 #include <nibble/model/hparams.hpp>
 #include <nibble/plan/placement.hpp>
 #include <nibble/text/tokenizer.hpp>
+#include <span>
 #include <string>
 #include <vector>
 
 namespace nibble::inline NIBBLE_ABI {
+
+// Bytes that are allocated on a device, now and at most.
+struct device_memory {
+  device_info device;
+  memory_use now, peak;
+};
 
 struct model_options {
   // Where the model may run: "cpu", a GPU's id ("cuda0"; see gpu_modules), several of them
@@ -26,10 +33,18 @@ struct model_options {
   bool speed_cache = true;  // whether what was measured is read from and written to a file
   cpu_options cpu = {};     // its activations hold for GPUs, too
   plan_options plan = {};
+  // Called with what a model has allocated once it is loaded, and after it has moved, for hosts
+  // that keep their own figures. May throw, which ends the loading.
+  std::function<void(std::span<const device_memory>)> on_memory = {};
   // Called while loading, by the loading thread, with the share that is done: first with 0, last
   // with 1. It may throw to stop the loading.
   std::function<void(double)> progress = {};
 };
+
+// What a model with these options would be placed by. Nothing is allocated; a header is enough.
+// Throws error as plan() does.
+NIBBLE_API placement plan(const gguf::file& file, const devices::hardware& found,
+                          const model_options& options = {});
 
 struct load_report {
   double seconds = 0;
@@ -44,6 +59,10 @@ class NIBBLE_API model {
   explicit model(const gguf::file& file, const model_options& options = {});
   // With the devices that were found before; kept while the model is loaded.
   model(const gguf::file& file, const devices::hardware& found, const model_options& options = {});
+  // As planned, which nothing changes then: out_of_memory if memory is gone meanwhile. The plan
+  // says which of the devices are used.
+  model(const gguf::file& file, const devices::hardware& found, const placement& plan,
+        const model_options& options = {});
   // All of it on a device of the caller's, whatever options.device says.
   model(const gguf::file& file, std::unique_ptr<backend> device, const model_options& options = {});
   // On these devices, as planned: with this file and the same devices in the same order. Of the
@@ -63,8 +82,8 @@ class NIBBLE_API model {
   const nibble::hparams& hparams() const noexcept;
   const placement& plan() const noexcept;  // the one it is placed by, until move_to()
   const load_report& loading() const noexcept;
-  // Bytes that are allocated now on each device of the plan.
-  std::vector<memory_use> memory() const;
+  // Of each device of the plan. From any thread, but not while the model moves.
+  std::vector<device_memory> memory() const;
   bool has_tokenizer() const noexcept;
   // Throws error (unsupported) if the file has no vocabulary.
   const nibble::tokenizer& tokenizer() const;
