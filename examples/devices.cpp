@@ -25,6 +25,8 @@ const char* name_of(nibble::device_kind kind) {
       return "HIP";
     case nibble::device_kind::emulated:
       return "emulated";
+    case nibble::device_kind::disk:
+      return "disk";
   }
   return "";
 }

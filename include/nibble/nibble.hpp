@@ -8,6 +8,7 @@
 #include <nibble/device/gpu.hpp>
 #include <nibble/device/probe.hpp>
 #include <nibble/device/speed.hpp>
+#include <nibble/device/stream.hpp>
 #include <nibble/engine/generation.hpp>
 #include <nibble/engine/model.hpp>
 #include <nibble/engine/sampler.hpp>

@@ -1,6 +1,8 @@
 #include <nibble/device/backend.hpp>
 
 #include <algorithm>
+#include <limits>
+#include <nibble/base/checked.hpp>
 
 namespace nibble::inline NIBBLE_ABI {
 
@@ -9,6 +11,12 @@ void workspace_size::add(const workspace_size& other) {
   own += other.own;
   host_shared = std::max(host_shared, other.host_shared);
   host_own += other.host_own;
+}
+
+std::uint64_t weight_ring::bytes(std::uint64_t greatest) const noexcept {
+  const auto slot = checked_align(greatest, slot_alignment);
+  const auto all = slot ? checked_mul(*slot, static_cast<std::uint64_t>(slots)) : slot;
+  return all.value_or(std::numeric_limits<std::uint64_t>::max());
 }
 
 weight backend::import_weight(const tensor_view& tensor) {

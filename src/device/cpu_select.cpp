@@ -8,6 +8,7 @@
 #include "cpu/select.hpp"
 #include "device/cpu_backend.hpp"
 #include "device/host_probe.hpp"
+#include "device/stream_backend.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 namespace {
@@ -33,6 +34,16 @@ const cpu::kernel_table& choose_kernels(const std::string& wanted) {
                      "; there are: ", joined(available_isas())));
 }
 
+// With another name and another memory.
+device_info replaced(device_info info, const std::optional<device_info>& instead) {
+  if (!instead) return info;
+  info.id = instead->id;
+  info.name = instead->name;
+  info.total_bytes = instead->total_bytes;
+  info.free_bytes = instead->free_bytes;
+  return info;
+}
+
 }  // namespace
 
 std::vector<std::string_view> available_isas() {
@@ -48,19 +59,25 @@ device_info describe_cpu(const cpu_options& options) {
 
 std::unique_ptr<device_sizes> make_cpu_sizes(const cpu_options& options,
                                              const std::optional<device_info>& instead) {
-  device_info info = describe_cpu(options);
-  if (instead) {
-    info.id = instead->id;
-    info.name = instead->name;
-    info.total_bytes = instead->total_bytes;
-    info.free_bytes = instead->free_bytes;
-  }
-  return std::make_unique<cpu_sizes>(std::move(info), choose_kernels(options.isa),
-                                     options.activations);
+  return std::make_unique<cpu_sizes>(replaced(describe_cpu(options), instead),
+                                     choose_kernels(options.isa), options.activations);
+}
+
+std::unique_ptr<device_sizes> make_disk_sizes(const disk_options& options,
+                                              const std::optional<device_info>& instead) {
+  check_disk_options(options);
+  device_info info = replaced(describe_disk(describe_cpu(options.cpu), options), instead);
+  return std::make_unique<stream_sizes>(
+      cpu_sizes(std::move(info), choose_kernels(options.cpu.isa), options.cpu.activations),
+      options);
 }
 
 std::unique_ptr<backend> make_cpu_backend(const cpu_options& options) {
   return std::make_unique<cpu_backend>(options, choose_kernels(options.isa));
+}
+
+std::unique_ptr<backend> make_disk_backend(const disk_options& options) {
+  return std::make_unique<stream_backend>(options, choose_kernels(options.cpu.isa));
 }
 
 }  // namespace nibble::inline NIBBLE_ABI

@@ -30,6 +30,11 @@ class weight_packing {
   std::size_t bytes(const tensor_view& tensor) const;
   // From one matrix (expert) of the packed tensor to the next.
   std::size_t matrix_bytes(const tensor_view& tensor) const;
+  // Of a matrix in this format, so many rows are packed together: packing may begin at their
+  // multiples.
+  std::int64_t rows_together(format_id format) const {
+    return takes_q8(format, activations_) ? kernels_.strip_rows : 1;
+  }
   // Packs some rows, at `from`, of the tensor, which as a whole lies at `to`.
   void pack(const weight& tensor, row_range rows, const std::byte* from, std::byte* to) const;
 

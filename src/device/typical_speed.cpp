@@ -71,7 +71,8 @@ std::optional<double> pcie_bytes_per_second(int generation, int lanes) {
 
 device_sheet typical_sheet(const device_info& device) {
   switch (device.kind) {
-    case device_kind::cpu: {
+    case device_kind::cpu:
+    case device_kind::disk: {
       // two channels of DDR5; a core with 256-bit vectors at 4 GHz
       const double threads = std::max(device.threads, 1);
       return {.memory_bytes_per_second = std::min(60e9, 20e9 * threads),
@@ -98,7 +99,7 @@ device_sheet typical_sheet(const device_info& device) {
 }
 
 device_speed speed_of(device_kind kind, const device_sheet& sheet) {
-  const efficiency& e = kind == device_kind::cpu ? of_cpu : of_gpu;
+  const efficiency& e = kind == device_kind::cpu || kind == device_kind::disk ? of_cpu : of_gpu;
   const double memory = std::max(sheet.memory_bytes_per_second, 1e6);
   const auto or_usual = [&](double given, double of_byte) {
     return given > 0 ? given : of_byte * memory;

@@ -1,8 +1,11 @@
 #include "engine/importer.hpp"
 
 #include <algorithm>
+#include <nibble/device/stream.hpp>
 #include <nibble/formats/decode.hpp>
 #include <system_error>
+
+#include "plan/counting.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 namespace {
@@ -21,8 +24,16 @@ std::size_t row_bytes_of(const tensor_need& need) {
 
 }  // namespace
 
-const weight* importer::place(const tensor_need& need, backend& device,
-                              std::deque<weight>& weights) {
+const weight* importer::place(const tensor_need& need, backend& device, std::deque<weight>& weights,
+                              std::size_t turn) {
+  if (is_streamed(need, device)) {
+    const gguf::tensor_info& found = *need.found;
+    const stored_tensor stored{.part = file_.opened(found.part),
+                               .offset = found.offset,
+                               .bytes = found.bytes,
+                               .name = need.name};
+    return &weights.emplace_back(device.stream()->place_stored(found.view, stored, turn));
+  }
   weight& placed = weights.emplace_back(device.place_weight(need.stored_view()));
   placed.name = need.name;
   add_parts(need, device, placed);

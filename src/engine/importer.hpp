@@ -21,9 +21,12 @@ class importer {
  public:
   explicit importer(const gguf::file& file) : file_(file) {}
 
-  // Takes room on the device for the tensor. Returns the weight, which `weights` gets.
-  const weight* place(const tensor_need& need, backend& device, std::deque<weight>& weights);
-  // Fills everything that was placed. Rethrows what the first failure threw, also of `progress`.
+  // Takes room on the device for the tensor. Returns the weight, which `weights` gets. `turn`: of
+  // the device's blocks, the one that reads it; looked at if the tensor stays on disk.
+  const weight* place(const tensor_need& need, backend& device, std::deque<weight>& weights,
+                      std::size_t turn);
+  // Fills everything that was placed and does not stay on disk. Rethrows what the first failure
+  // threw, also of `progress`.
   void run(const std::function<void(double)>& progress);
 
  private:

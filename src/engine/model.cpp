@@ -6,6 +6,7 @@
 #include <nibble/base/error.hpp>
 #include <nibble/base/fingerprint.hpp>
 #include <nibble/device/probe.hpp>
+#include <nibble/device/stream.hpp>
 #include <utility>
 
 #include "base/memory_for.hpp"
@@ -30,6 +31,19 @@ std::string fingerprint_of(const gguf::file& file) {
     print.add({tensor.view.data, std::min<std::size_t>(tensor.bytes, 64)});
   }
   return print.text();
+}
+
+// Of the blocks on one device, the how manieth this one is, from 0.
+std::size_t turn_of(const placement& plan, std::size_t block) {
+  const auto end = plan.blocks.begin() + static_cast<std::ptrdiff_t>(block);
+  return static_cast<std::size_t>(
+      std::count_if(plan.blocks.begin(), end,
+                    [&](const placed_block& b) { return b.device == plan.blocks[block].device; }));
+}
+
+// Whether submit() may return before the work is done.
+bool returns_early(device_kind kind) {
+  return kind != device_kind::cpu && kind != device_kind::disk;
 }
 
 }  // namespace
@@ -57,7 +71,11 @@ void model::state::make_caches() {
 void model::state::import_weights(const gguf::file& file, const model_definition& definition,
                                   const std::function<void(double)>& progress) {
   for (std::size_t d = 0; d < devices.size(); ++d) {
-    devices[d].device->reserve_weights(plan.devices[d].weights);
+    backend& device = *devices[d].device;
+    if (weight_stream* const stream = device.stream()) {
+      stream->reserve_blocks(plan.streamed_on(static_cast<std::int32_t>(d)));
+    }
+    device.reserve_weights(plan.devices[d].weights);
     devices[d].table.layers.resize(static_cast<std::size_t>(hp.n_layer));
     loading.weight_bytes += plan.devices[d].weights;
   }
@@ -70,7 +88,7 @@ void model::state::import_weights(const gguf::file& file, const model_definition
       if (at == before) continue;
       before = at;
       placed_device& to = devices[static_cast<std::size_t>(at)];
-      set_slot(to.table, need, work.place(need, *to.device, to.weights));
+      set_slot(to.table, need, work.place(need, *to.device, to.weights, turn_of(plan, reader)));
     }
   }
   work.run(progress);
@@ -89,7 +107,7 @@ void model::state::make_pipeline(const model_definition& definition) {
   for (std::size_t d = 0; d < devices.size(); ++d) {
     devices[d].device->reserve_workspace(sizes[d]);
     on.push_back(
-        {.cache = devices[d].cache, .waits = devices[d].device->info().kind != device_kind::cpu});
+        {.cache = devices[d].cache, .waits = returns_early(devices[d].device->info().kind)});
   }
   std::vector<pipeline::segment> segments;
   for (std::size_t i = 0; i < placed.size(); ++i) {

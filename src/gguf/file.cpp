@@ -163,6 +163,26 @@ std::vector<std::filesystem::path> file::paths() const {
   return with_memory_for("the names of the parts", [&] { return state_->paths; });
 }
 
+opened_part file::opened(std::uint32_t index) const {
+  if (state_->paths.empty()) {
+    throw error(
+        errc::invalid_argument,
+        "it lies in memory, and has no part on disk from which tensors could be read while a "
+        "model runs",
+        {.file = state_->name});
+  }
+  if (index >= state_->paths.size()) {
+    throw error(errc::invalid_argument,
+                concat("part ", index, " was asked for; there are ", state_->paths.size(),
+                       ", numbered from 0"),
+                {.file = state_->name});
+  }
+  return with_memory_for("the name of a part", [&] {
+    const mapping& m = state_->parts[index];
+    return opened_part{state_->paths[index], m.bytes().size(), m.modified()};
+  });
+}
+
 std::span<const key_value> file::metadata() const noexcept {
   return state_->first.metadata;
 }

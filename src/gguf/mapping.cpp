@@ -12,6 +12,8 @@
 #include <system_error>
 #include <utility>
 
+#include "base/modification_time.hpp"
+
 namespace nibble::inline NIBBLE_ABI::gguf {
 namespace {
 
@@ -45,6 +47,7 @@ mapping::mapping(const std::filesystem::path& path) {
     throw error(errc::io, "this is not a regular file, and only those can be mapped",
                 {.file = path.string()});
   }
+  modified_ = modification_time(status);
   const auto size = static_cast<std::size_t>(status.st_size);
   if (size == 0) return;  // cannot be mapped; the reader says what is wrong with an empty file
   void* address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.fd, 0);
@@ -54,7 +57,9 @@ mapping::mapping(const std::filesystem::path& path) {
 }
 
 mapping::mapping(mapping&& other) noexcept
-    : bytes_(std::exchange(other.bytes_, {})), owned_(std::exchange(other.owned_, false)) {}
+    : bytes_(std::exchange(other.bytes_, {})),
+      modified_(other.modified_),
+      owned_(std::exchange(other.owned_, false)) {}
 
 mapping::~mapping() {
   if (owned_) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());

@@ -22,6 +22,8 @@ class mapping {
   ~mapping();
 
   std::span<const std::byte> bytes() const noexcept { return bytes_; }
+  // When the file had been written to last, as it was mapped; see modification_time().
+  std::int64_t modified() const noexcept { return modified_; }
 
   // Advice only: failures are ignored. Borrowed bytes are left alone.
   void prefetch(std::uint64_t offset, std::uint64_t size) const noexcept;
@@ -30,6 +32,7 @@ class mapping {
 
  private:
   std::span<const std::byte> bytes_;
+  std::int64_t modified_ = 0;
   bool owned_ = false;
 };
 

@@ -33,9 +33,19 @@ void count_weights(const model_definition& model, std::span<const device_sizes* 
       before = block.device;
       const auto d = static_cast<std::size_t>(block.device);
       const std::uint64_t bytes = devices[d]->weight_bytes(need.stored_view());
+      if (is_streamed(need, *devices[d])) {
+        block.streamed += bytes;
+        continue;
+      }
       block.weights += bytes;
       out.devices[d].weights += bytes;
     }
+  }
+  for (std::size_t d = 0; d < devices.size(); ++d) {
+    const auto streamed = out.streamed_on(static_cast<std::int32_t>(d));
+    if (streamed.empty()) continue;
+    out.devices[d].weights +=
+        devices[d]->ring().bytes(*std::max_element(streamed.begin(), streamed.end()));
   }
 }
 
@@ -73,6 +83,10 @@ std::vector<std::size_t> readers_of(const model_definition& model, const tensor_
   const bool embedding = need.block.kind == block_kind::embedding && !need.as_float;
   if (embedding && model.tied()) readers.push_back(model.blocks.size() - 1);
   return readers;
+}
+
+bool is_streamed(const tensor_need& need, const device_sizes& device) {
+  return device.ring().slots > 0 && !need.as_float;
 }
 
 stand_in_weights::stand_in_weights(const model_definition& model) : weights_(model.needs.size()) {

@@ -14,6 +14,10 @@ namespace nibble::inline NIBBLE_ABI {
 // Which blocks read a tensor: one, or two where the embedding is the head's matrix, too.
 std::vector<std::size_t> readers_of(const model_definition& model, const tensor_need& need);
 
+// Whether a tensor passes through the device's ring: matrices do. What is converted to floats, and
+// is small, stays in memory.
+bool is_streamed(const tensor_need& need, const device_sizes& device);
+
 // The steps' sizes follow from formats and shapes; stand-ins for the weights have those, and data
 // that nobody reads.
 class stand_in_weights {

@@ -17,6 +17,17 @@ namespace {
 // at least: fewer would read weights more often than they are computed with.
 constexpr std::int32_t most_parts = 4, least_part = 64;
 
+bool is_on_disk(const placement& p, std::int32_t device) {
+  const auto d = static_cast<std::size_t>(device);
+  return d < p.devices.size() && p.devices[d].device.kind == device_kind::disk;
+}
+
+// Parts of a batch would ask for the blocks in another order than that in which they are read.
+bool uses_disk(const placement& p) {
+  return std::any_of(p.blocks.begin(), p.blocks.end(),
+                     [&](const placed_block& b) { return is_on_disk(p, b.device); });
+}
+
 void check_memory(const placement& p) {
   const device_use& use = p.devices[0];
   if (use.device.free_bytes == 0 || use.total() <= use.device.free_bytes) return;
@@ -33,7 +44,8 @@ void check_memory(const placement& p) {
 std::vector<placed_segment> placement::segments() const {
   std::vector<placed_segment> found;
   for (std::size_t i = 0; i < blocks.size(); ++i) {
-    if (found.empty() || blocks[i].device != found.back().device) {
+    const bool alone = is_on_disk(*this, blocks[i].device);  // its weights come and go
+    if (found.empty() || alone || blocks[i].device != found.back().device) {
       found.push_back({i, i, blocks[i].device});
     }
     found.back().last = i + 1;
@@ -48,6 +60,14 @@ std::vector<bool> placement::kv_layers_on(std::int32_t device) const {
     there[static_cast<std::size_t>(b.block.layer)] = true;
   }
   return there;
+}
+
+std::vector<std::uint64_t> placement::streamed_on(std::int32_t device) const {
+  std::vector<std::uint64_t> bytes;
+  for (const placed_block& b : blocks) {
+    if (b.device == device) bytes.push_back(b.streamed);
+  }
+  return bytes;
 }
 
 program_limits placement::segment_limits() const {
@@ -76,7 +96,15 @@ placement place_blocks(const model_definition& model, std::span<const device_siz
                                                  device_of[i], "; there are ", devices.size()));
     }
     out.blocks.push_back({.block = model.blocks[i], .device = device_of[i]});
+    if (model.blocks[i].kind == block_kind::embedding && is_on_disk(out, device_of[i])) {
+      throw error(
+          errc::invalid_argument,
+          "the embedding was placed on disk; single rows of it are looked up, so it must lie "
+          "in the memory of another device.",
+          {.device = out.devices[static_cast<std::size_t>(device_of[i])].device.name});
+    }
   }
+  if (uses_disk(out)) part = out.limits.max_tokens;
   out.part = part > 0 ? part : part_of_batch(out.limits.max_tokens, out.segments().size() > 1);
   out.cost = count_token_cost(model, *devices[0], sizes.kv.key, sizes.kv.value);
   count_bytes(model, devices, out);

@@ -19,7 +19,8 @@ enum class device_kind {
   cpu,
   cuda,
   hip,
-  emulated  // a GPU whose kernels run on the CPU: slow, for tests
+  emulated,  // a GPU whose kernels run on the CPU: slow, for tests
+  disk       // the CPU, with matrices that are read from their file whenever they are needed
 };
 
 struct device_info {
@@ -86,6 +87,21 @@ struct memory_use {
   friend bool operator==(const memory_use&, const memory_use&) = default;
 };
 
+// How the matrices of blocks lie on a device: in its memory, or on disk, from where they pass
+// through a ring of buffers, those of one block through one buffer.
+struct NIBBLE_API weight_ring {
+  std::int32_t slots = 0;  // buffers; 0: none, the device keeps all matrices
+
+  static constexpr std::uint64_t slot_alignment = 4096;
+
+  // Of all buffers, if the matrices of no block take more than `greatest`: their weight_bytes()
+  // added up. 2^64 - 1 if that cannot be counted.
+  std::uint64_t bytes(std::uint64_t greatest) const noexcept;
+  friend bool operator==(const weight_ring&, const weight_ring&) = default;
+};
+
+class weight_stream;
+
 // What a model takes on a kind of device: known before there is one, or where there is none.
 class NIBBLE_API device_sizes {
  public:
@@ -93,8 +109,10 @@ class NIBBLE_API device_sizes {
 
   virtual const device_info& info() const noexcept = 0;
 
-  // Bytes that a weight will take in the device's arena, alignment included.
+  // Bytes that a weight will take in the device's arena or in a buffer of its ring, alignment
+  // included.
   virtual std::size_t weight_bytes(const tensor_view& tensor) const = 0;
+  virtual weight_ring ring() const noexcept { return {}; }
   // pages: how many of each group of layers (group_layers). Throws error: invalid_argument,
   // unsupported (a type that rows of this length cannot have), out_of_memory.
   virtual std::size_t cache_bytes(const kv_layout& layout,
@@ -107,7 +125,8 @@ class NIBBLE_API device_sizes {
 
 class NIBBLE_API backend : public device_sizes {
  public:
-  // Makes the one arena that all weights go to. Called once. Throws error (out_of_memory).
+  // Makes the one arena that all weights go to, and where there is one the ring, which `bytes`
+  // include. Called once. Throws error (out_of_memory).
   virtual void reserve_weights(std::size_t bytes) = 0;
   // Takes room in the arena for a tensor, whose data are not looked at yet. This and the next two
   // may be called from several threads.
@@ -118,6 +137,8 @@ class NIBBLE_API backend : public device_sizes {
   virtual void fill_weight(const weight& placed, row_range rows, const std::byte* from) = 0;
   // Places a tensor and fills all of it.
   weight import_weight(const tensor_view& tensor);
+  // Takes matrices that stay in their file; null unless the device has a ring.
+  virtual weight_stream* stream() noexcept { return nullptr; }
 
   virtual std::unique_ptr<kv_cache> make_cache(const kv_layout& layout,
                                                std::span<const std::int32_t> pages) = 0;

@@ -6,6 +6,7 @@
 #include <nibble/base/config.hpp>
 #include <nibble/device/backend.hpp>
 #include <nibble/device/cpu.hpp>
+#include <nibble/device/stream.hpp>
 #include <optional>
 
 namespace nibble::inline NIBBLE_ABI {
@@ -14,6 +15,10 @@ namespace nibble::inline NIBBLE_ABI {
 // Throws as make_cpu_backend().
 NIBBLE_API std::unique_ptr<device_sizes> make_cpu_sizes(
     const cpu_options& options = {}, const std::optional<device_info>& instead = {});
+
+// Disk as make_disk_backend() would use it; `instead` as above.
+NIBBLE_API std::unique_ptr<device_sizes> make_disk_sizes(
+    const disk_options& options = {}, const std::optional<device_info>& instead = {});
 
 // A GPU of this kind, name and memory.
 NIBBLE_API std::unique_ptr<device_sizes> make_gpu_sizes(

@@ -34,6 +34,13 @@ struct key_value {
   gguf::value value;
 };
 
+// A part as it was when it was opened: who opens it again can tell whether it is still the same.
+struct opened_part {
+  std::filesystem::path path;
+  std::uint64_t bytes = 0;
+  std::int64_t modified = 0;  // when it had been written to last: nanoseconds since 1970
+};
+
 struct open_options {
   // Opens a file for its metadata and its tensors' names, types and shapes. Its data need not be
   // there: a part may end where its data would begin, as those do that gguf::writer writes with the
@@ -67,6 +74,8 @@ class NIBBLE_API file {
   std::uint32_t part_count() const noexcept;
   // Of every part, in order; none for a file in memory. What is written must not be one of them.
   std::vector<std::filesystem::path> paths() const;
+  // Throws error(invalid_argument) for a file in memory and a part that it does not have.
+  opened_part opened(std::uint32_t index) const;
 
   std::span<const key_value> metadata() const noexcept;   // in file order; of the first part
   std::span<const tensor_info> tensors() const noexcept;  // in file order, parts in order

@@ -20,7 +20,7 @@ namespace nibble::inline NIBBLE_ABI {
 // Bytes on one device, by what they are for.
 struct device_use {
   device_info device;
-  std::uint64_t weights = 0;
+  std::uint64_t weights = 0;    // with the ring of a device that has one
   std::uint64_t kv = 0;         // of all sessions
   std::uint64_t workspace = 0;  // activations, scratch
   std::uint64_t transfers =
@@ -33,11 +33,12 @@ struct device_use {
 
 struct placed_block {
   block_id block;
-  std::int32_t device = 0;  // index into placement::devices
-  std::uint64_t weights = 0;
+  std::int32_t device = 0;     // index into placement::devices
+  std::uint64_t weights = 0;   // that stay in the device's memory
+  std::uint64_t streamed = 0;  // that pass through its ring, read from disk at each run
 };
 
-// Consecutive blocks on one device: blocks [first, last).
+// Consecutive blocks on one device: blocks [first, last). On disk, each is by itself.
 struct placed_segment {
   std::size_t first = 0, last = 0;
   std::int32_t device = 0;
@@ -66,6 +67,8 @@ struct placement {
   std::vector<placed_segment> segments() const;
   // Whether a layer's keys and values lie on this device; by layer.
   std::vector<bool> kv_layers_on(std::int32_t device) const;
+  // placed_block::streamed of the blocks on this device, in the order in which they run.
+  std::vector<std::uint64_t> streamed_on(std::int32_t device) const;
   // Limits of the programs of the segments.
   program_limits segment_limits() const;
 };
