@@ -58,7 +58,7 @@ std::size_t last_level_cache() {
 // Of weights in all: more than caches hold, and not more than there is room for.
 std::size_t working_set(const device_info& device, const speed_plan& plan) {
   if (plan.weight_bytes > 0) return plan.weight_bytes;
-  const std::size_t wanted = device.kind == device_kind::cpu
+  const std::size_t wanted = computes_on_cpu(device.kind)
                                  ? std::clamp<std::size_t>(3 * last_level_cache(), 128_MiB, 768_MiB)
                                  : std::size_t{512_MiB};
   const auto room = static_cast<std::size_t>(device.free_bytes / 4);
@@ -231,7 +231,7 @@ class measurement {
 
   // A hidden state that goes in and out, of one token and of many.
   void measure_link(device_speed& speed) {
-    if (on_.info().kind == device_kind::cpu) return;
+    if (computes_on_cpu(on_.info().kind)) return;
     std::vector<timed_program> programs;
     for (const std::int32_t tokens : {1, many_tokens}) {
       recording r;

@@ -99,7 +99,7 @@ device_sheet typical_sheet(const device_info& device) {
 }
 
 device_speed speed_of(device_kind kind, const device_sheet& sheet) {
-  const efficiency& e = kind == device_kind::cpu || kind == device_kind::disk ? of_cpu : of_gpu;
+  const efficiency& e = computes_on_cpu(kind) ? of_cpu : of_gpu;
   const double memory = std::max(sheet.memory_bytes_per_second, 1e6);
   const auto or_usual = [&](double given, double of_byte) {
     return given > 0 ? given : of_byte * memory;

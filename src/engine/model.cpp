@@ -41,11 +41,6 @@ std::size_t turn_of(const placement& plan, std::size_t block) {
                     [&](const placed_block& b) { return b.device == plan.blocks[block].device; }));
 }
 
-// Whether submit() may return before the work is done.
-bool returns_early(device_kind kind) {
-  return kind != device_kind::cpu && kind != device_kind::disk;
-}
-
 }  // namespace
 
 void model::state::make_caches() {
@@ -107,7 +102,7 @@ void model::state::make_pipeline(const model_definition& definition) {
   for (std::size_t d = 0; d < devices.size(); ++d) {
     devices[d].device->reserve_workspace(sizes[d]);
     on.push_back(
-        {.cache = devices[d].cache, .waits = returns_early(devices[d].device->info().kind)});
+        {.cache = devices[d].cache, .waits = !computes_on_cpu(devices[d].device->info().kind)});
   }
   std::vector<pipeline::segment> segments;
   for (std::size_t i = 0; i < placed.size(); ++i) {

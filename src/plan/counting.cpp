@@ -115,10 +115,12 @@ void count_bytes(const model_definition& model, std::span<const device_sizes* co
   count_weights(model, devices, out);
   count_caches(devices, out);
   count_workspaces(model, devices, out);
-  // the host's memory is the CPU's
-  for (device_use& use : out.devices) {
-    if (use.device.kind != device_kind::cpu) continue;
-    use.transfers = out.host_bytes;
+  // the host's memory is the CPU's, or without one the ring's
+  for (const device_kind kind : {device_kind::cpu, device_kind::disk}) {
+    const auto host = std::find_if(out.devices.begin(), out.devices.end(),
+                                   [&](const auto& use) { return use.device.kind == kind; });
+    if (host == out.devices.end()) continue;
+    host->transfers = out.host_bytes;
     break;
   }
 }

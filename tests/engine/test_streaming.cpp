@@ -264,7 +264,6 @@ TEST_CASE("a file that is cut off stops a session until it is whole again") {
         append(expected, std::span(tokens).first(20)));
 
   const auto fails = [&](std::string_view why) {
-    // what was read ahead may be enough for nothing of it
     const auto e = test::thrown([&] { append(session, std::span(tokens).subspan(20, 10)); });
     test::check_error(e, nibble::errc::io, {path.string(), why});
     CHECK(e.offset().has_value());
@@ -338,6 +337,17 @@ TEST_CASE("models on disk end while they read ahead") {
     nibble::session session(model);
     session.append(tokens);
   }
+}
+
+TEST_CASE("a disk's speed is measured with the file that is to be read") {
+  const test::temporary_folder folder;
+  write(folder / "a", model_of("llama").bytes());
+  const nibble::gguf::file file(folder / "a");
+  CHECK(nibble::measure_disk(file) > 0);
+  CHECK(nibble::measure_disk(file, disk(1, 2, 1), 5000) > 0);
+  fs::resize_file(folder / "a", 1000);
+  test::check_error(test::thrown([&] { nibble::measure_disk(file); }), nibble::errc::io,
+                    {"has 1000 now"});
 }
 
 TEST_CASE("what cannot stay on disk is refused") {

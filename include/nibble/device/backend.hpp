@@ -23,6 +23,11 @@ enum class device_kind {
   disk       // the CPU, with matrices that are read from their file whenever they are needed
 };
 
+// Its memory is the host's, and submit() returns when the work is done.
+constexpr bool computes_on_cpu(device_kind kind) {
+  return kind == device_kind::cpu || kind == device_kind::disk;
+}
+
 struct device_info {
   device_kind kind = device_kind::cpu;
   std::string id = {};            // "cpu", "cuda0"

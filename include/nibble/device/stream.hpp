@@ -52,6 +52,12 @@ struct disk_options {
 // What reads take of memory besides the ring, in workspace_size::host_shared of each program.
 NIBBLE_API std::uint64_t disk_staging_bytes(const disk_options& options = {});
 
+// Bytes a second at which the file is read as a ring reads it, when nothing else is done: measured
+// with its first part's first bytes, at most so many. Throws error: io, out_of_memory,
+// invalid_argument (a file in memory, options).
+NIBBLE_API double measure_disk(const gguf::file& file, const disk_options& options = {},
+                               std::uint64_t bytes = std::uint64_t{512} << 20);
+
 // Computes on the CPU, to the same numbers as make_cpu_backend(). Throws as that, and error
 // (invalid_argument) for other numbers of slots or readers.
 NIBBLE_API std::unique_ptr<backend> make_disk_backend(const disk_options& options = {});
