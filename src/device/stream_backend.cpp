@@ -1,7 +1,6 @@
 #include "device/stream_backend.hpp"
 
 #include <algorithm>
-#include <nibble/base/checked.hpp>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
 #include <utility>
