@@ -73,6 +73,19 @@ void complete(settings& s) {
   for (const std::string& pin : s.pins) s.plan.pins.push_back(plan_devices::pin_of(pin));
 }
 
+// As loading does: what fits into no memory stays on disk.
+nibble::placement make_plan(const nibble::model_definition& model, plan_devices::devices& devices,
+                            const settings& s) {
+  const bool may_stream = s.devices.empty() && s.plan.on_shortage != nibble::shortage::fail;
+  try {
+    return nibble::plan(model, devices.offers(), s.plan);
+  } catch (const nibble::error& e) {
+    if (e.code() != nibble::errc::out_of_memory || !may_stream) throw;
+  }
+  devices.add_disk();
+  return nibble::plan(model, devices.offers(), s.plan);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -89,8 +102,8 @@ int main(int argc, char** argv) {
     if (!s.svg.empty()) svg.emplace(s.svg, std::vector<std::filesystem::path>{s.path});
     const nibble::gguf::file file(s.path, {.header_only = true});
     const nibble::model_definition model(file);
-    const plan_devices::devices devices(s.devices, model, s.measure);
-    const nibble::placement plan = nibble::plan(model, devices.offers(), s.plan);
+    plan_devices::devices devices(s.devices, model, s.measure);
+    const nibble::placement plan = make_plan(model, devices, s);
     std::cout << plan;
     for (const std::string& note : devices.notes()) std::cout << "- " << note << '\n';
     if (json) {

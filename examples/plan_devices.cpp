@@ -1,6 +1,7 @@
 #include "plan_devices.hpp"
 
 #include <charconv>
+#include <limits>
 #include <nibble/device/speed.hpp>
 #include <optional>
 #include <set>
@@ -101,7 +102,8 @@ description read_description(const std::string& text) {
 std::string help() {
   return "devices to plan for instead of this machine's, such as gpu:24GiB:1008GB/s:pcie4x16, "
          "hip:16GiB:x2 or cpu:64GiB:80GB/s: kind, memory, and as far as known memory bandwidth, "
-         "8-bit operations (660TOPS), link, how many (repeatable)";
+         "8-bit operations (660TOPS), link, how many; disk:3GB/s for what fits into no memory "
+         "(repeatable)";
 }
 
 std::string is_context(const std::string& text) {
@@ -135,7 +137,7 @@ std::optional<nibble::pinned_blocks> read_pin(const std::string& text) {
     return std::nullopt;
   }
   pin.first = *first;
-  pin.last = *last + 1;
+  pin.last = *last < std::numeric_limits<std::int32_t>::max() ? *last + 1 : *last;
   return pin;
 }
 
@@ -159,7 +161,6 @@ devices::devices(const std::vector<std::string>& descriptions,
   } else {
     for (const std::string& text : descriptions) describe(text);
   }
-  for (std::size_t i = 0; i < sizes_.size(); ++i) offers_[i].sizes = sizes_[i].get();
 }
 
 void devices::find(const nibble::model_definition& model, bool measure) {
@@ -174,11 +175,11 @@ void devices::find(const nibble::model_definition& model, bool measure) {
   speeds.plan.formats.assign(formats.begin(), formats.end());
   for (const nibble::device_info& info : found.all) {
     const bool cpu = info.kind == nibble::device_kind::cpu;
-    sizes_.push_back(cpu ? nibble::make_cpu_sizes() : found.modules->sizes(info.id));
     const auto open = [&] {
       return cpu ? nibble::make_cpu_backend() : found.modules->open(info.id);
     };
-    offers_.push_back({.speed = nibble::find_speed(info, open, speeds)});
+    add(cpu ? nibble::make_cpu_sizes() : found.modules->sizes(info.id),
+        nibble::find_speed(info, open, speeds));
     if (!offers_.back().speed.measured) {
       notes_.push_back(info.name +
                        ": its speed was not measured but is what such devices usually have; "
@@ -187,7 +188,35 @@ void devices::find(const nibble::model_definition& model, bool measure) {
   }
 }
 
+void devices::add_disk() {
+  nibble::device_speed speed = offers_.back().speed;
+  for (std::size_t i = 0; i < sizes_.size(); ++i) {
+    if (sizes_[i]->info().kind == nibble::device_kind::cpu) speed = offers_[i].speed;
+  }
+  add(nibble::make_disk_sizes(),
+      nibble::streamed_speed(std::move(speed), nibble::typical_disk_bytes_per_second));
+}
+
+void devices::add(std::unique_ptr<nibble::device_sizes> sizes, nibble::device_speed speed) {
+  offers_.push_back({.sizes = sizes.get(), .speed = std::move(speed)});
+  sizes_.push_back(std::move(sizes));
+}
+
 void devices::describe(const std::string& text) {
+  const auto fields = fields_of(text, ':');
+  if (fields[0] == "disk") {
+    const auto rate = fields.size() == 2 && fields[1].ends_with("/s")
+                          ? common::bytes_of(fields[1].substr(0, fields[1].size() - 2))
+                          : std::nullopt;
+    if (!rate || *rate < 1 || offers_.empty()) {
+      throw common::usage_error("--device: " + quoted(text) +
+                                ": a disk is described by its rate, such as disk:3GB/s, after a "
+                                "cpu, in whose memory it works");
+    }
+    add_disk();
+    offers_.back().speed = nibble::streamed_speed(offers_.back().speed, *rate);
+    return;
+  }
   const description d = read_description(text);
   for (int i = 0; i < d.count; ++i) {
     nibble::device_info info{.kind = d.kind, .name = {}};
@@ -200,8 +229,8 @@ void devices::describe(const std::string& text) {
                              cpu && same == 0 ? "" : std::to_string(same));
     info.total_bytes = info.free_bytes = static_cast<std::uint64_t>(d.memory);
     info.name = nibble::concat(info.id, " (", nibble::to_text(info.total_bytes), ")");
-    sizes_.push_back(cpu ? nibble::make_cpu_sizes({}, info) : nibble::make_gpu_sizes(info));
-    offers_.push_back({.speed = nibble::speed_of(d.kind, d.sheet)});
+    add(cpu ? nibble::make_cpu_sizes({}, info) : nibble::make_gpu_sizes(info),
+        nibble::speed_of(d.kind, d.sheet));
   }
 }
 

@@ -26,12 +26,16 @@ class devices {
   devices(const std::vector<std::string>& descriptions, const nibble::model_definition& model,
           bool measure);
 
+  // This machine's disk, from which blocks are read that fit into no memory.
+  void add_disk();
+
   std::span<const nibble::offered_device> offers() const { return offers_; }
   const std::vector<std::string>& notes() const { return notes_; }
 
  private:
   void find(const nibble::model_definition& model, bool measure);
   void describe(const std::string& text);
+  void add(std::unique_ptr<nibble::device_sizes> sizes, nibble::device_speed speed);
 
   std::vector<std::unique_ptr<nibble::device_sizes>> sizes_;
   std::vector<nibble::offered_device> offers_;

@@ -22,27 +22,31 @@ bool multiplies(const step& s, value in) {
   return false;
 }
 
-// Whether a value is read by one of the steps from `first` on before it is written anew.
-bool is_read_from(const recording& r, std::size_t first, value v) {
-  for (std::size_t i = first; i < r.steps.size(); ++i) {
-    bool read = false, written = false;
-    for_each_value(r.steps[i], [&](value other, value_access access) {
-      if (other != v) return;
-      (access == value_access::write ? written : read) = true;
+// By value: the last step that reads it; -1: none. The output is read after all of them.
+std::vector<std::int64_t> last_reads(const recording& r) {
+  std::vector<std::int64_t> last(r.values.size(), -1);
+  for (std::size_t i = 0; i < r.steps.size(); ++i) {
+    for_each_value(r.steps[i], [&](value v, value_access access) {
+      if (access != value_access::write) {
+        last[static_cast<std::size_t>(v.id)] = static_cast<std::int64_t>(i);
+      }
     });
-    if (read) return true;
-    if (written) return false;
   }
-  return r.output == v;
+  if (r.output) {
+    last[static_cast<std::size_t>(r.output.id)] = static_cast<std::int64_t>(r.steps.size());
+  }
+  return last;
 }
 
 }  // namespace
 
 std::vector<bool> find_taken_gates(const recording& r) {
   std::vector<bool> taken(r.steps.size());
+  const std::vector<std::int64_t> last = last_reads(r);
   for (std::size_t i = 0; i + 1 < r.steps.size(); ++i) {
     const auto* const gate = std::get_if<gate_step>(&r.steps[i]);
-    taken[i] = gate && multiplies(r.steps[i + 1], gate->out) && !is_read_from(r, i + 2, gate->out);
+    taken[i] = gate && multiplies(r.steps[i + 1], gate->out) &&
+               last[static_cast<std::size_t>(gate->out.id)] <= static_cast<std::int64_t>(i + 1);
   }
   return taken;
 }

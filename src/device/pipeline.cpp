@@ -152,8 +152,8 @@ void pipeline::start(std::size_t s, std::size_t p) {
 
 void pipeline::finish(std::size_t s, std::size_t p) {
   segment& seg = segments_[s];
-  seg.steps->wait();
   started_[seg.device] = none;
+  seg.steps->wait();
   const auto found = seg.steps->output();
   if (s + 1 < segments_.size()) {
     std::copy(found.begin(), found.end(), hidden_of(p).begin());
@@ -168,7 +168,7 @@ void pipeline::abandon() noexcept {
     if (s == none) continue;
     try {
       segments_[s].steps->wait();
-    } catch (const error&) {
+    } catch (...) {
       // the failure that led here is reported
     }
     s = none;

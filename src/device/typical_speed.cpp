@@ -125,4 +125,11 @@ device_speed speed_of(device_kind kind, const device_sheet& sheet) {
   return speed;
 }
 
+device_speed streamed_speed(device_speed cpu, double disk_bytes_per_second) {
+  for (format_speed& f : cpu.formats) {
+    f.bytes_per_second = std::min(f.bytes_per_second, disk_bytes_per_second);
+  }
+  return cpu;
+}
+
 }  // namespace nibble::inline NIBBLE_ABI

@@ -14,6 +14,11 @@ namespace {
 bool is_cpu(const device_info& info) {
   return info.kind == device_kind::cpu;
 }
+bool is_disk(const device_info& info) {
+  return info.kind == device_kind::disk;
+}
+
+constexpr std::string_view disk_name = "disk";
 
 std::vector<std::string> names_of(const std::string& list) {
   std::vector<std::string> names;
@@ -41,6 +46,10 @@ device_choice::device_choice(const devices::hardware& found, const model_options
     names = names_of(options.device);
   }
   for (const std::string& name : names) {
+    if (name == disk_name && !devices_.empty()) {
+      add_disk();
+      continue;
+    }
     const auto same = [&](const auto& d) { return d.id == name; };
     const auto info = std::find_if(found.all.begin(), found.all.end(), same);
     const bool twice = std::any_of(devices_.begin(), devices_.end(),
@@ -52,7 +61,10 @@ device_choice::device_choice(const devices::hardware& found, const model_options
                   concat("an observer sees products of the CPU only; it cannot look at '", name,
                          "'. Use the device cpu."));
     }
-    if (info == found.all.end()) found.modules->sizes(name);  // throws, and says which there are
+    if (info == found.all.end() && found.modules) found.modules->sizes(name);  // throws, says why
+    if (info == found.all.end() || (!is_cpu(*info) && !found.modules)) {
+      throw error(errc::invalid_argument, concat("there is no device '", name, "'."));
+    }
     devices_.push_back({.info = *info,
                         .sizes = is_cpu(*info)
                                      ? make_cpu_sizes(options.cpu)
@@ -60,7 +72,14 @@ device_choice::device_choice(const devices::hardware& found, const model_options
   }
 }
 
+void device_choice::add_disk() {
+  auto sizes = make_disk_sizes({.cpu = options_.cpu});
+  const device_info info = sizes->info();
+  devices_.push_back({.info = info, .sizes = std::move(sizes), .limit = {}});
+}
+
 std::unique_ptr<backend> device_choice::open(const device_info& info) const {
+  if (is_disk(info)) return make_disk_backend({.cpu = options_.cpu});
   if (is_cpu(info)) return make_cpu_backend(options_.cpu);
   return found_.modules->open(info.id, {options_.cpu.activations});
 }
@@ -68,6 +87,10 @@ std::unique_ptr<backend> device_choice::open(const device_info& info) const {
 device_speed device_choice::speed_of(const device_info& info, const model_definition& model) const {
   if (const auto known = found_.speeds.find(info.id); known != found_.speeds.end()) {
     return known->second;
+  }
+  if (is_disk(info)) {
+    return streamed_speed(speed_of(describe_cpu(options_.cpu), model),
+                          typical_disk_bytes_per_second);
   }
   speed_options speeds;
   speeds.activations = options_.cpu.activations;
@@ -82,12 +105,12 @@ device_speed device_choice::speed_of(const device_info& info, const model_defini
       info, [&] { return open(info); }, speeds);
 }
 
-placement device_choice::plan(const model_definition& model) {
+placement device_choice::plan_once(const model_definition& model) const {
   std::vector<offered_device> offers;
   bool measured = true;
   for (const chosen& d : devices_) {
     offers.push_back({.sizes = d.sizes.get(), .speed = speed_of(d.info, model), .budget = d.limit});
-    measured = measured && offers.back().speed.measured;
+    measured = measured && offers.back().speed.measured && !is_disk(d.info);
   }
   placement p = nibble::plan(model, offers, options_.plan);
   // what was not measured would not be worth much
@@ -98,9 +121,30 @@ placement device_choice::plan(const model_definition& model) {
   return p;
 }
 
+placement device_choice::plan(const model_definition& model, bool in_files) {
+  const bool has_disk = std::any_of(devices_.begin(), devices_.end(),
+                                    [](const chosen& d) { return is_disk(d.info); });
+  const bool has_cpu =
+      std::any_of(devices_.begin(), devices_.end(), [](const chosen& d) { return is_cpu(d.info); });
+  const bool may_stream = in_files && has_cpu && !has_disk && options_.device == "auto" &&
+                          options_.plan.on_shortage != shortage::fail && !options_.cpu.observer;
+  try {
+    return plan_once(model);
+  } catch (const error& e) {
+    if (e.code() != errc::out_of_memory || !may_stream) throw;
+  }
+  add_disk();
+  return plan_once(model);
+}
+
 std::vector<std::unique_ptr<backend>> device_choice::open_used(placement& plan) const {
   std::vector<std::unique_ptr<backend>> opened;
   std::vector<device_use> used;
+  for (const placed_block& b : plan.blocks) {
+    if (b.device >= 0 && static_cast<std::size_t>(b.device) < devices_.size()) continue;
+    throw error(errc::invalid_argument, concat(to_text(b.block), " is on device ", b.device,
+                                               " of the plan, which has ", devices_.size(), "."));
+  }
   for (std::size_t d = 0; d < devices_.size(); ++d) {
     const auto lies_here = [d](const placed_block& b) {
       return static_cast<std::size_t>(b.device) == d;
@@ -123,8 +167,9 @@ void device_choice::limit(const std::string& name, std::uint64_t bytes) {
   for (chosen& d : devices_) {
     if (d.info.name != name) continue;
     const std::uint64_t free = open(d.info)->info().free_bytes;
-    const auto room =
-        static_cast<std::uint64_t>(static_cast<double>(free) * (1 - options_.plan.headroom));
+    const auto headroom = options_.plan.headroom_bytes.value_or(
+        static_cast<std::uint64_t>(static_cast<double>(free) * options_.plan.headroom));
+    const std::uint64_t room = free > headroom ? free - headroom : 0;
     d.limit = free > 0 ? std::min(bytes, room) : bytes;
   }
 }

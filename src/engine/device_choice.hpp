@@ -18,8 +18,9 @@ class device_choice {
   // are.
   device_choice(const devices::hardware& found, const model_options& options);
 
-  // Throws error as plan(). Reasons say what was not measured and which devices cannot be used.
-  placement plan(const model_definition& model);
+  // Throws error as plan(). Reasons say which devices cannot be used. in_files: the model lies in
+  // files, so that what does not fit into memory may stay there.
+  placement plan(const model_definition& model, bool in_files);
   // The devices of a plan, which loses those that it does not use.
   std::vector<std::unique_ptr<backend>> open_used(placement& plan) const;
   // From now on at most so many bytes are planned on the device of this name, and not more than is
@@ -33,6 +34,8 @@ class device_choice {
     std::optional<std::uint64_t> limit;
   };
 
+  placement plan_once(const model_definition& model) const;
+  void add_disk();
   device_speed speed_of(const device_info& info, const model_definition& model) const;
   std::unique_ptr<backend> open(const device_info& info) const;
 

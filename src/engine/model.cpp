@@ -21,6 +21,17 @@ namespace {
 // Of what was planned on a device, so many tenths are tried after its memory was not enough.
 constexpr std::uint64_t less_of_ten = 8;
 
+[[noreturn]] void throw_no_device() {
+  throw error(errc::invalid_argument,
+              "a model needs devices; one that was given is null, or none was.");
+}
+
+void check_given(const std::vector<std::unique_ptr<backend>>& devices) {
+  const bool all =
+      std::all_of(devices.begin(), devices.end(), [](const auto& d) { return d != nullptr; });
+  if (devices.empty() || !all) throw_no_device();
+}
+
 // Which model it is: what the tensors are called, how they look, and how their data begin.
 std::string fingerprint_of(const gguf::file& file) {
   nibble::fingerprint print;
@@ -129,11 +140,13 @@ void model::state::load_anywhere(const gguf::file& file, const model_definition&
   device_choice choice(found, options);
   std::string first_failure;
   for (bool again = false;; again = true) {
-    plan = choice.plan(definition);
+    plan = choice.plan(definition, !file.paths().empty());
     if (again) {
       plan.reasons.insert(plan.reasons.begin(), concat("The first plan could not be carried out (",
                                                        first_failure, "); this one takes less."));
     }
+    std::string device;
+    std::uint64_t planned = 0;
     try {
       auto opened = choice.open_used(plan);
       devices.clear();
@@ -142,10 +155,9 @@ void model::state::load_anywhere(const gguf::file& file, const model_definition&
     } catch (const error& e) {
       if (again || e.code() != errc::out_of_memory || e.device().empty()) throw;
       first_failure = e.what();
+      device = e.device();
       for (const device_use& use : plan.devices) {
-        if (use.device.name == e.device()) {
-          choice.limit(use.device.name, use.total() / 10 * less_of_ten);
-        }
+        if (use.device.name == device) planned = use.total();
       }
     }
     steps.reset();
@@ -153,6 +165,8 @@ void model::state::load_anywhere(const gguf::file& file, const model_definition&
     cache.reset();
     devices.clear();
     loading = {};
+    choice.limit(device,
+                 planned / 10 * less_of_ten);  // by what is free, now that all is given back
   }
 }
 
@@ -185,11 +199,34 @@ void model::state::check_plan(const model_definition& definition) const {
   const auto n = static_cast<std::int32_t>(devices.size());
   const bool known = std::all_of(plan.blocks.begin(), plan.blocks.end(),
                                  [&](const auto& b) { return b.device >= 0 && b.device < n; });
-  if (same_blocks && known && plan.devices.size() == devices.size()) return;
-  throw error(errc::invalid_argument,
-              concat("the plan has ", plan.blocks.size(), " blocks on ", plan.devices.size(),
-                     " devices; the model has ", definition.blocks.size(), ", and ", devices.size(),
-                     " devices were given. Plan with this file and these devices."));
+  const bool all_there = std::all_of(devices.begin(), devices.end(),
+                                     [](const placed_device& d) { return d.device != nullptr; });
+  if (!same_blocks || !known || !all_there || plan.devices.size() != devices.size()) {
+    throw error(
+        errc::invalid_argument,
+        concat("the plan has ", plan.blocks.size(), " blocks on ", plan.devices.size(),
+               " devices; the model has ", definition.blocks.size(), ", and ", devices.size(),
+               " devices were given. Plan with this file and these devices."));
+  }
+  const kv_layout own = definition.kv(plan.kv.key, plan.kv.value);
+  const bool same_layers = std::equal(
+      own.layers.begin(), own.layers.end(), plan.kv.layers.begin(), plan.kv.layers.end(),
+      [](const kv_layer& a, const kv_layer& b) {
+        return a.n_head_kv == b.n_head_kv && a.key_length == b.key_length &&
+               a.value_length == b.value_length && a.window == b.window && a.kind == b.kind;
+      });
+  const program_limits& l = plan.limits;
+  const bool counts = l.max_tokens >= 1 && l.max_outputs >= 1 && l.max_outputs <= l.max_tokens &&
+                      l.max_context == plan.context && plan.context >= l.max_tokens &&
+                      plan.part >= 1 && plan.part <= l.max_tokens && plan.sessions >= 1;
+  if (same_layers && counts &&
+      plan.kv_pages ==
+          pages_of_sessions(group_layers(plan.kv), plan.context, l.max_tokens, plan.sessions)) {
+    return;
+  }
+  throw error(
+      errc::invalid_argument,
+      "the plan's sizes do not belong together, or not to this model; make it with plan().");
 }
 
 namespace {
@@ -233,6 +270,7 @@ bool copy_pages(const kv_cache& from, kv_cache& to) {
 void model::state::move_to(const gguf::file& file, std::vector<std::unique_ptr<backend>> to,
                            const placement& planned, const model_options& options) {
   const auto start = std::chrono::steady_clock::now();
+  check_given(to);
   const model_definition definition(file);
   if (!file.has_data() || fingerprint_of(file) != fingerprint) {
     throw error(errc::invalid_argument, "the file is not the one that the model was loaded from.",
@@ -279,8 +317,9 @@ model::model(const gguf::file& file, const devices::hardware& found, const model
 
 placement plan(const gguf::file& file, const devices::hardware& found,
                const model_options& options) {
-  return with_memory_for(
-      "the plan", [&] { return device_choice(found, options).plan(model_definition(file)); });
+  return with_memory_for("the plan", [&] {
+    return device_choice(found, options).plan(model_definition(file), !file.paths().empty());
+  });
 }
 
 model::model(const gguf::file& file, const devices::hardware& found, const placement& plan,
@@ -303,6 +342,7 @@ model::model(const gguf::file& file, const devices::hardware& found, const place
 model::model(const gguf::file& file, std::unique_ptr<backend> device,
              const model_options& options) {
   with_memory_for("the model", [&] {
+    if (!device) throw_no_device();
     state_ = std::make_shared<state>();
     state_->devices.emplace_back().device = std::move(device);
     state_->load(file, nullptr, options);
@@ -312,6 +352,7 @@ model::model(const gguf::file& file, std::unique_ptr<backend> device,
 model::model(const gguf::file& file, std::vector<std::unique_ptr<backend>> devices,
              const placement& plan, const model_options& options) {
   with_memory_for("the model", [&] {
+    check_given(devices);
     state_ = std::make_shared<state>();
     for (auto& device : devices) state_->devices.emplace_back().device = std::move(device);
     state_->plan = plan;

@@ -48,10 +48,12 @@ cost_model::cost_model(const model_definition& model, std::span<const offered_de
       options_(options),
       n_devices_(devices.size()),
       part_(sizes.part),
+      batch_(sizes.limits.max_tokens),
       n_embd_(model.hp.n_embd),
       n_vocab_(model.hp.n_vocab),
       tied_(model.tied()),
       bytes_(model.blocks.size() * n_devices_),
+      streamed_(bytes_.size()),
       kv_bytes_(bytes_.size()),
       table_bytes_(n_devices_),
       seconds_(bytes_.size()),
@@ -81,7 +83,9 @@ void cost_model::count_products(const model_definition& model) {
     const std::vector<std::size_t> readers = readers_of(model, need);
     for (std::size_t d = 0; d < n_devices_; ++d) {
       const std::uint64_t bytes = devices_[d].sizes->weight_bytes(view);
-      for (const std::size_t reader : readers) bytes_[reader * n_devices_ + d] += bytes;
+      const bool from_disk = is_streamed(need, *devices_[d].sizes);
+      auto& counted = from_disk ? streamed_ : bytes_;
+      for (const std::size_t reader : readers) counted[reader * n_devices_ + d] += bytes;
       if (need.as_float) continue;
       const bool table = need.block.kind == block_kind::embedding;
       if (table) table_bytes_[d] = bytes;
@@ -89,13 +93,17 @@ void cost_model::count_products(const model_definition& model) {
       const format_speed speed = devices_[d].speed.of(view.format);
       const double reading = static_cast<double>(bytes) / speed.bytes_per_second;
       token_seconds& t = seconds_[readers.back() * n_devices_ + d];
-      t.generated += reading * share;
-      // tokens of a part may go to different experts, and all of those are read
-      const double read = std::min(1.0, share * part_) / part_;
+      t.generated += from_disk ? reading : reading * share;  // of all experts, chosen or not
       const bool head = readers.back() + 1 == model.blocks.size();
-      // of a prompt only the last token's logits are wanted
-      t.prompt += head ? reading / std::max(options_.prompt_tokens, 1.0)
-                       : std::max(macs / speed.macs_per_second, reading * read);
+      const auto of_prompt = [&](double together) {
+        // of a prompt only the last token's logits are wanted
+        if (head) return reading / std::max(options_.prompt_tokens, 1.0);
+        // tokens may go to different experts, and all of those are read
+        const double read = from_disk ? 1 : std::min(1.0, share * together);
+        return std::max(macs / speed.macs_per_second, reading * read / together);
+      };
+      t.prompt += of_prompt(from_disk ? batch_ : part_);
+      t.whole += of_prompt(batch_);
     }
   }
 }
@@ -114,8 +122,10 @@ void cost_model::count_steps(const model_definition& model, std::span<const reco
     for (std::size_t d = 0; d < n_devices_; ++d) {
       const device_speed& speed = devices_[d].speed;
       const double seconds = products * speed.step_seconds + columns * speed.step_value_seconds;
-      seconds_[b * n_devices_ + d].generated += seconds;
-      seconds_[b * n_devices_ + d].prompt += seconds / part_;
+      token_seconds& t = seconds_[b * n_devices_ + d];
+      t.generated += seconds;
+      t.prompt += seconds / part_;
+      t.whole += seconds / batch_;
     }
   }
 }
@@ -124,6 +134,8 @@ void cost_model::count_attention(const model_definition& model, const placement&
   const double context = sizes.context;
   const double prompt = std::min(options_.prompt_tokens, context);
   const double past = std::min(options_.prompt_tokens + options_.generated_tokens / 2, context);
+  using kv_shape = std::pair<std::int32_t, std::int32_t>;
+  std::map<kv_shape, std::size_t> known;  // the first block of each
   for (std::size_t b = 0; b < model.blocks.size(); ++b) {
     if (model.blocks[b].kind != block_kind::attention) continue;
     const kv_layer layer = model.kv(model.blocks[b].layer);
@@ -133,11 +145,15 @@ void cost_model::count_attention(const model_definition& model, const placement&
         static_cast<double>(
             model.hp.layers[static_cast<std::size_t>(model.blocks[b].layer)].n_head) *
         static_cast<double>(layer.key_length + layer.value_length);
-    std::vector<bool> there(sizes.kv.layers.size(), false);
-    there[static_cast<std::size_t>(model.blocks[b].layer)] = true;
-    const kv_layout alone = layers_of(sizes.kv, there);
+    const kv_shape shape{layer.n_head_kv, layer.window};
+    if (!known.contains(shape)) known[shape] = b;
+    std::vector<bool> there(known[shape] == b ? sizes.kv.layers.size() : 0, false);
+    if (!there.empty()) there[static_cast<std::size_t>(model.blocks[b].layer)] = true;
+    const kv_layout alone = there.empty() ? kv_layout{} : layers_of(sizes.kv, there);
     for (std::size_t d = 0; d < n_devices_; ++d) {
-      kv_bytes_[b * n_devices_ + d] = devices_[d].sizes->cache_bytes(alone, sizes.kv_pages);
+      kv_bytes_[b * n_devices_ + d] = there.empty()
+                                          ? kv_bytes_[known[shape] * n_devices_ + d]
+                                          : devices_[d].sizes->cache_bytes(alone, sizes.kv_pages);
       const device_speed& speed = devices_[d].speed;
       const kv_speed key = speed.of(sizes.kv.key), value = speed.of(sizes.kv.value);
       const double reading = bytes / std::min(key.bytes_per_second, value.bytes_per_second);
@@ -145,7 +161,9 @@ void cost_model::count_attention(const model_definition& model, const placement&
       const double prompt_rate = std::min(key.prompt_macs_per_second, value.prompt_macs_per_second);
       token_seconds& t = seconds_[b * n_devices_ + d];
       t.generated += speed.attend_seconds + seen_of(past, layer) * (reading + counting);
-      t.prompt += speed.attend_seconds / part_ + seen_of(prompt / 2, layer) * macs / prompt_rate;
+      const double looking = seen_of(prompt / 2, layer) * macs / prompt_rate;
+      t.prompt += speed.attend_seconds / part_ + looking;
+      t.whole += speed.attend_seconds / batch_ + looking;
     }
   }
 }
@@ -190,25 +208,26 @@ token_seconds cost_model::crossing(std::size_t from, std::size_t to) const {
   const double fixed = devices_[from].speed.link_seconds + devices_[to].speed.link_seconds +
                        devices_[to].speed.run_seconds;
   const double moving = way_seconds(from, n_embd_) + way_seconds(to, n_embd_);
-  return {.prompt = fixed / part_ + moving, .generated = fixed + moving};
+  return {fixed / part_ + moving, fixed / batch_ + moving, fixed + moving};
 }
 
 token_seconds cost_model::entering(std::size_t device) const {
-  const device_speed& speed = devices_[device].speed;
-  const double fixed = speed.link_seconds + speed.run_seconds;
-  return {.prompt = fixed / part_, .generated = fixed};
+  const double fixed = devices_[device].speed.link_seconds + devices_[device].speed.run_seconds;
+  return {fixed / part_, fixed / batch_, fixed};
 }
 
 token_seconds cost_model::leaving(std::size_t device) const {
   const double fixed = devices_[device].speed.link_seconds + way_seconds(device, n_vocab_);
-  return {.prompt = fixed / std::max(options_.prompt_tokens, 1.0), .generated = fixed};
+  const double once = fixed / std::max(options_.prompt_tokens, 1.0);
+  return {once, once, fixed};
 }
 
 predicted_speed cost_model::predict(const placement& p) const {
+  const bool in_parts = p.part < p.limits.max_tokens;
   std::vector<double> prompt(n_devices_, 0);
   double generated = 0;
   const auto add = [&](std::size_t device, const token_seconds& t) {
-    prompt[device] += t.prompt;
+    prompt[device] += in_parts ? t.prompt : t.whole;
     generated += t.generated;
   };
   for (std::size_t b = 0; b < p.blocks.size(); ++b) {

@@ -17,9 +17,9 @@
 
 namespace nibble::inline NIBBLE_ABI {
 
-// Seconds of one token.
+// Seconds of one token: of a prompt whose batches are cut into parts or are not, or generated.
 struct token_seconds {
-  double prompt = 0, generated = 0;
+  double prompt = 0, whole = 0, generated = 0;
 };
 
 class cost_model {
@@ -34,6 +34,10 @@ class cost_model {
   }
   std::uint64_t bytes(std::size_t block, std::size_t device) const {
     return bytes_[block * n_devices_ + device];
+  }
+  // Of the block's matrices, if the device has a ring that they pass through.
+  std::uint64_t streamed(std::size_t block, std::size_t device) const {
+    return streamed_[block * n_devices_ + device];
   }
   std::uint64_t kv_bytes(std::size_t block, std::size_t device) const {
     return kv_bytes_[block * n_devices_ + device];
@@ -67,10 +71,10 @@ class cost_model {
   std::span<const offered_device> devices_;
   const plan_options& options_;
   std::size_t n_devices_;
-  std::int32_t part_;  // tokens of a prompt that are computed together
+  double part_, batch_;  // tokens of a prompt that are computed together
   double n_embd_, n_vocab_, share_of_experts_ = 1;
   bool tied_;
-  std::vector<std::uint64_t> bytes_, kv_bytes_, table_bytes_;
+  std::vector<std::uint64_t> bytes_, streamed_, kv_bytes_, table_bytes_;
   std::vector<token_seconds> seconds_;
   std::vector<std::optional<workspace_size>> workspaces_;
   std::vector<std::string> why_;  // by device

@@ -73,7 +73,9 @@ void count_workspaces(const model_definition& model, std::span<const device_size
     out.devices[d].workspace = sizes[d].device();
     out.host_bytes += sizes[d].host();
   }
-  if (segments.size() > 1) out.host_bytes += pipeline::host_bytes(pipeline_sizes(model.hp, out));
+  if (segments.size() > 1 || out.part < out.limits.max_tokens) {
+    out.host_bytes += pipeline::host_bytes(pipeline_sizes(model.hp, out));
+  }
 }
 
 }  // namespace

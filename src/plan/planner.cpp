@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <nibble/base/bytes.hpp>
 #include <nibble/base/checked.hpp>
 #include <nibble/base/concat.hpp>
@@ -76,12 +77,17 @@ planner::planner(const model_definition& model, std::span<const offered_device> 
   for (std::size_t d = 0; d < devices_.size(); ++d) {
     sizes_.push_back(devices_[d].sizes);
     budgets_.push_back(budget_of(devices_[d], options_));
-    (is_cpu(d) ? has_cpu_ : has_gpu_) = true;
+    if (!is_host(d)) has_gpu_ = true;
+    if (!cpu_ && is_host(d) && !has_ring(d)) cpu_ = d;
   }
 }
 
-bool planner::is_cpu(std::size_t device) const {
-  return devices_[device].sizes->info().kind == device_kind::cpu;
+bool planner::is_host(std::size_t device) const {
+  return computes_on_cpu(devices_[device].sizes->info().kind);
+}
+
+std::size_t planner::memory_of(std::size_t device) const {
+  return has_ring(device) && cpu_ ? *cpu_ : device;
 }
 
 double planner::seconds_of(const placement& p) const {
@@ -91,21 +97,21 @@ double planner::seconds_of(const placement& p) const {
 
 bool planner::on_gpus(const placement& p) const {
   return std::none_of(p.blocks.begin(), p.blocks.end(), [&](const placed_block& b) {
-    return is_cpu(static_cast<std::size_t>(b.device));
+    return is_host(static_cast<std::size_t>(b.device));
   });
 }
 
 std::vector<bool> planner::allowed_blocks(std::size_t device, const plan_options& options,
                                           where allowed) const {
   const std::size_t n = model_.blocks.size();
-  std::vector<bool> may(n, allowed == where::anywhere || !has_gpu_ || !is_cpu(device));
+  std::vector<bool> may(n, allowed == where::anywhere || !has_gpu_ || !is_host(device));
   const std::int32_t on_gpus = options.gpu_layers;
   for (std::size_t b = 0; b < n && on_gpus >= 0; ++b) {
     const block_id& block = model_.blocks[b];
     bool on_gpu = block.layer >= model_.hp.n_layer - on_gpus;
     if (block.kind == block_kind::embedding) continue;
     if (block.kind == block_kind::head) on_gpu = on_gpus > model_.hp.n_layer;
-    may[b] = has_gpu_ && has_cpu_ ? on_gpu != is_cpu(device) : true;
+    may[b] = has_gpu_ && cpu_ ? on_gpu != is_host(device) : true;
   }
   for (std::size_t b = 0; b < n; ++b) {
     const auto pin = std::find_if(options.pins.rbegin(), options.pins.rend(),
@@ -122,8 +128,8 @@ placement_problem planner::problem_of(const cost_model& costs, const plan_option
   p.blocks.assign(model_.blocks.size(), std::vector<placement_problem::option>(n));
   p.common_ends = costs.common_ends();
   for (std::size_t d = 0; d < n; ++d) {
-    p.memories.push_back({.budget = budgets_[d], .even = !is_cpu(d)});
-    p.places.push_back({.memory = static_cast<std::int32_t>(d),
+    p.memories.push_back({.budget = budgets_[d], .even = !is_host(d)});
+    p.places.push_back({.memory = static_cast<std::int32_t>(memory_of(d)),
                         .opening = devices_[d].overhead,
                         .entering = costs.weighted(costs.entering(d)),
                         .leaving = costs.weighted(costs.leaving(d))});
@@ -134,10 +140,13 @@ placement_problem planner::problem_of(const cost_model& costs, const plan_option
     for (std::size_t b = 0; b < p.blocks.size(); ++b) {
       const auto& workspace = costs.workspace(b, d);
       placement_problem::option& o = p.blocks[b][d];
-      o.allowed = may[b] && workspace.has_value();
+      // rows of the embedding are looked up one by one
+      const bool embedding = model_.blocks[b].kind == block_kind::embedding;
+      o.allowed = may[b] && workspace.has_value() && !(embedding && has_ring(d));
       if (!o.allowed) continue;
       o.bytes = costs.bytes(b, d) + costs.kv_bytes(b, d);
       o.scratch = workspace->device();  // blocks that follow each other keep things together, too
+      if (has_ring(d)) o.scratch += sizes_[d]->ring().bytes(costs.streamed(b, d));
       o.seconds = costs.weighted(costs.of(b, d));
     }
   }
@@ -155,16 +164,34 @@ placement planner::count(const std::vector<std::int32_t>& device_of, const place
     return p;
   };
   placement p = counted(0);
-  const bool fits = std::all_of(p.devices.begin(), p.devices.end(),
-                                [](const auto& use) { return use.total() <= use.budget; });
-  return fits || p.part == sizes.part ? p : counted(sizes.part);
+  return excess_of(p).empty() || p.part == sizes.part ? p : counted(sizes.part);
+}
+
+// By device: bytes that are too many in its memory. Empty: all fits.
+std::map<std::size_t, std::uint64_t> planner::excess_of(const placement& p) const {
+  std::vector<std::uint64_t> used(devices_.size(), 0);
+  for (std::size_t d = 0; d < devices_.size(); ++d) used[memory_of(d)] += p.devices[d].total();
+  std::map<std::size_t, std::uint64_t> excess;
+  for (std::size_t d = 0; d < devices_.size(); ++d) {
+    if (used[d] > budgets_[d]) excess[d] = used[d] - budgets_[d];
+  }
+  return excess;
 }
 
 std::optional<placement> planner::place(const plan_options& options, where allowed, int effort) {
   placement sizes = choose_sizes(model_, options);
   sizes.part = part_of_batch(sizes.limits.max_tokens, devices_.size() > 1);
   const cost_model costs(model_, devices_, options_, sizes);
-  placement_problem problem = problem_of(costs, options, allowed);
+  unusable_.clear();
+  for (std::size_t d = 0; d < devices_.size(); ++d) {
+    if (costs.why(d).empty()) continue;
+    unusable_.push_back(concat(devices_[d].sizes->info().name, " is not used: ", costs.why(d)));
+  }
+  return search(costs, sizes, problem_of(costs, options, allowed), effort);
+}
+
+std::optional<placement> planner::search(const cost_model& costs, const placement& sizes,
+                                         placement_problem problem, int effort) {
   if (!may_fit(problem)) return std::nullopt;
   solver_limits limits;
   limits.work *= effort;
@@ -175,24 +202,77 @@ std::optional<placement> planner::place(const plan_options& options, where allow
     if (!answer.solution) return std::nullopt;
     placement p = count(answer.solution->place, sizes);
     p.optimal = answer.solution->proven;
-    bool fits = true;
-    for (std::size_t d = 0; d < devices_.size(); ++d) {
-      const device_use& use = p.devices[d];
-      if (use.total() <= use.budget) continue;
-      fits = false;
-      problem.places[d].opening += use.total() - use.budget;  // what was not foreseen
+    if (effort > 0) cut_short_ = !p.optimal;
+    const auto excess = excess_of(p);
+    // what was not foreseen
+    for (const auto& [memory, bytes] : excess) {
+      std::uint64_t& budget = problem.memories[memory].budget;
+      budget -= std::min(budget, bytes);
     }
-    if (!fits) continue;
+    if (!excess.empty()) continue;
     p.predicted = costs.predict(p);
+    if (effort > 0) choose_overlapping(p, costs, problem, sizes);
     return p;
   }
   return std::nullopt;
 }
 
+// The search adds up what devices take; where parts of prompts overlap, less passes. So placements
+// that are simple to name are looked at, too: all on one device, and even shares of several GPUs.
+void planner::choose_overlapping(placement& best, const cost_model& costs,
+                                 const placement_problem& problem, const placement& sizes) const {
+  for (const auto& device_of : simple_placements(problem)) {
+    const bool allowed = std::equal(device_of.begin(), device_of.end(), problem.blocks.begin(),
+                                    [](std::int32_t d, const auto& options) {
+                                      return options[static_cast<std::size_t>(d)].allowed;
+                                    });
+    if (!allowed) continue;
+    placement p = count(device_of, sizes);
+    if (!excess_of(p).empty()) continue;
+    p.predicted = costs.predict(p);
+    if (seconds_of(p) >= seconds_of(best) * (1 - 1e-6)) continue;
+    p.optimal = false;
+    best = std::move(p);
+  }
+}
+
+std::vector<std::vector<std::int32_t>> planner::simple_placements(
+    const placement_problem& problem) const {
+  const std::size_t n = problem.blocks.size();
+  std::vector<std::vector<std::int32_t>> found;
+  std::vector<std::size_t> gpus;
+  for (std::size_t d = 0; d < devices_.size(); ++d) {
+    if (has_ring(d)) continue;
+    found.emplace_back(n, static_cast<std::int32_t>(d));
+    if (!is_host(d)) gpus.push_back(d);
+  }
+  for (std::size_t used = 2; used <= gpus.size(); ++used) {
+    // by what each may hold
+    double room = 0, bytes = 0, before = 0, of_gpus = 0;
+    for (std::size_t i = 0; i < used; ++i) room += static_cast<double>(budgets_[gpus[i]]);
+    for (const auto& block : problem.blocks) bytes += static_cast<double>(block[gpus[0]].bytes);
+    std::vector<std::int32_t> device_of(n);
+    for (std::size_t b = 0, i = 0; b < n; ++b) {
+      const auto own = static_cast<double>(problem.blocks[b][gpus[0]].bytes);
+      const double end = of_gpus + static_cast<double>(budgets_[gpus[i]]) / room * bytes;
+      if (i + 1 < used && before + own / 2 > end) {
+        of_gpus = end;
+        ++i;
+      }
+      device_of[b] = static_cast<std::int32_t>(gpus[i]);
+      before += own;
+    }
+    found.push_back(std::move(device_of));
+  }
+  return found;
+}
+
 std::optional<placement> planner::longest(const plan_options& options) {
   const std::int32_t own = std::max(model_.hp.n_ctx_train, 1);
   const std::int32_t most = options.context > 0 ? options.context : own;
-  std::int32_t low = std::min(options.least_context, most), high = most;
+  // what a plan shortens to is another matter than what was asked for
+  const std::int32_t least = options.longest_context ? context_step : options.least_context;
+  std::int32_t low = std::min(least, most), high = most;
   const auto with = [&](std::int32_t context) {
     plan_options tried = options;
     tried.context = context;
@@ -220,30 +300,32 @@ std::optional<placement> planner::concede() {
   std::vector<std::string> made;
   std::vector<concession> order = options_.concessions;
   if (order.empty()) order = {concession::kv_type, concession::context};
+  const auto placed = [&] {
+    return options_.longest_context ? longest(tried) : place(tried, where::accelerated);
+  };
   for (const concession c : order) {
     std::optional<placement> found;
-    if (c == concession::context) {
+    if (c == concession::context && !options_.longest_context) {
       tried.context = choose_sizes(model_, options_).context;
       found = longest(tried);
       if (found) {
         made.push_back(concat("The context is ", found->context, " tokens instead of ",
-                              tried.context, " so that everything fits on the GPUs."));
+                              tried.context, " so that everything fits."));
       }
-    } else {
+    } else if (c == concession::kv_type) {
       for (const auto& [key, value] :
            {std::pair(kv_type::q8, kv_type::q8), std::pair(kv_type::q8, kv_type::q4)}) {
-        if (info_of(key).bits >= info_of(tried.key).bits &&
-            info_of(value).bits >= info_of(tried.value).bits) {
-          continue;
-        }
-        tried.key = key;
-        tried.value = value;
-        if ((found = place(tried, where::accelerated))) break;
+        const plan_options before = tried;
+        if (info_of(key).bits < info_of(tried.key).bits) tried.key = key;
+        if (info_of(value).bits < info_of(tried.value).bits) tried.value = value;
+        const bool changed = tried.key != before.key || tried.value != before.value;
+        if (changed && (found = placed())) break;
       }
-      made.push_back(concat("Keys are ", info_of(tried.key).name, " and values ",
-                            info_of(tried.value).name, " instead of ", info_of(options_.key).name,
-                            " and ", info_of(options_.value).name,
-                            " so that everything fits on the GPUs."));
+      if (tried.key != options_.key || tried.value != options_.value) {
+        made.push_back(concat("Keys are ", info_of(tried.key).name, " and values ",
+                              info_of(tried.value).name, " instead of ", info_of(options_.key).name,
+                              " and ", info_of(options_.value).name, " so that everything fits."));
+      }
     }
     if (!found) continue;
     found->reasons.insert(found->reasons.end(), made.begin(), made.end());
@@ -294,10 +376,19 @@ void planner::explain(placement& p) {
   if (p.segments().size() > 1) {
     for (std::string& s : words_of_blocks(p)) p.reasons.push_back(std::move(s));
   }
+  for (std::size_t d = 0; d < devices_.size(); ++d) {
+    std::uint64_t bytes = 0;
+    for (const std::uint64_t b : p.streamed_on(static_cast<std::int32_t>(d))) bytes += b;
+    if (!has_ring(d) || bytes == 0) continue;
+    p.reasons.push_back(concat("Of the weights ", to_text(bytes),
+                               " do not fit into memory and are read from disk for each token, or "
+                               "each batch of a prompt."));
+  }
   if (has_gpu_ && !on_gpus(p)) explain_shortage(p);
-  if (!p.optimal) {
+  for (const std::string& why : unusable_) p.reasons.push_back(why);
+  if (cut_short_) {
     p.reasons.push_back(
-        "The search for the fastest placement was cut short; a slightly faster one may exist.");
+        "The search for the fastest placement was cut short; a faster one may exist.");
   }
 }
 
@@ -312,24 +403,47 @@ void planner::explain_shortage(placement& p) {
   for (std::string& s : remedies(p)) p.reasons.push_back(std::move(s));
 }
 
+// More memory on each GPU with which everything fits there, to a twentieth.
+std::optional<std::uint64_t> planner::missing_on_each(std::int32_t context) {
+  plan_options wanted = options_;
+  wanted.context = context;
+  wanted.longest_context = false;
+  placement sizes = choose_sizes(model_, wanted);
+  sizes.part = part_of_batch(sizes.limits.max_tokens, devices_.size() > 1);
+  const cost_model costs(model_, devices_, options_, sizes);
+  const std::vector<std::uint64_t> budgets = budgets_;
+  const auto fits = [&](std::uint64_t more) {
+    for (std::size_t d = 0; d < budgets.size(); ++d) {
+      if (!is_host(d)) budgets_[d] = checked_add(budgets[d], more).value_or(budgets[d]);
+    }
+    const bool found =
+        search(costs, sizes, problem_of(costs, wanted, where::accelerated), 0).has_value();
+    budgets_ = budgets;
+    return found;
+  };
+  std::uint64_t high = std::uint64_t{64} << 20, low = 0;
+  while (!fits(high)) {
+    low = high;
+    high *= 2;
+    if (high > std::uint64_t{1} << 45) return std::nullopt;
+  }
+  while (high - low > high / 20) {
+    const std::uint64_t middle = low + (high - low) / 2;
+    (fits(middle) ? high : low) = middle;
+  }
+  return high;
+}
+
 std::vector<std::string> planner::remedies(const placement& p) {
   std::vector<std::string> found;
-  std::uint64_t missing = 0;
-  std::size_t gpu = 0;
-  while (gpu + 1 < devices_.size() && is_cpu(gpu)) ++gpu;
-  const std::vector<std::int32_t> all(model_.blocks.size(), static_cast<std::int32_t>(gpu));
-  const placement whole = place_blocks(model_, sizes_, all, choose_sizes(model_, options_));
-  std::uint64_t budgets = 0;
-  for (std::size_t d = 0; d < devices_.size(); ++d) {
-    if (!is_cpu(d)) budgets += std::min(budgets_[d], std::uint64_t{1} << 60);
+  const auto gpus = std::count_if(p.devices.begin(), p.devices.end(), [](const auto& use) {
+    return !computes_on_cpu(use.device.kind);
+  });
+  if (const auto missing = missing_on_each(p.context)) {
+    found.push_back(concat("With ", to_text(*missing), " more memory on ",
+                           gpus > 1 ? "each of the GPUs" : "the GPU",
+                           " all of it would fit there."));
   }
-  const std::uint64_t needed = whole.devices[gpu].total();
-  missing = needed > budgets ? needed - budgets : 0;
-  found.push_back(
-      missing > 0
-          ? concat("With ", to_text(missing), " more memory on the GPUs all of it would fit there.")
-          : concat("The GPUs have enough memory together, but blocks do not fit into what is left "
-                   "on each."));
   plan_options other = options_;
   other.context = p.context;
   other.longest_context = false;
@@ -356,17 +470,27 @@ void planner::refuse(const placement* beside) {
     have += concat(d == 0 ? "" : ", ", devices_[d].sizes->info().name, " ", to_text(budgets_[d]));
   }
   std::string advice;
+  const bool as_asked = options_.gpu_layers >= 0 || !options_.pins.empty();
+  if (as_asked) {
+    throw error(
+        errc::out_of_memory,
+        concat("the blocks do not fit where they were asked to be (pinned, or by the number "
+               "of layers on GPUs); what may be used is: ",
+               have, ". Ask for fewer layers on a device, or leave the choice to nibble."));
+  }
+  for (const std::string& why : unusable_) advice += " " + why;
   if (beside) {
     for (const std::string& s : remedies(*beside)) advice += " " + s;
   } else {
-    advice = " A shorter context or a smaller quantisation would need less.";
+    advice += " A shorter context or a smaller quantisation would need less.";
   }
   const placement sizes = choose_sizes(model_, options_);
-  std::uint64_t least = 0;
+  std::uint64_t least = std::numeric_limits<std::uint64_t>::max();
   for (std::size_t d = 0; d < devices_.size(); ++d) {
+    if (has_ring(d)) continue;
     const std::vector<std::int32_t> all(model_.blocks.size(), static_cast<std::int32_t>(d));
     const std::uint64_t total = place_blocks(model_, sizes_, all, sizes).devices[d].total();
-    least = d == 0 ? total : std::min(least, total);
+    least = std::min(least, total);
   }
   throw error(errc::out_of_memory,
               concat("the model needs ", to_text(least), beside ? " on one GPU" : "",

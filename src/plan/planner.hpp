@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <nibble/base/config.hpp>
 #include <nibble/plan/placement.hpp>
 #include <optional>
@@ -38,8 +39,11 @@ class planner {
   // The best placement with these options; none if it does not fit. `effort`: a multiple of the
   // usual search; 0: only whether it fits matters.
   std::optional<placement> place(const plan_options& options, where allowed, int effort = 1);
+  std::optional<placement> search(const cost_model& costs, const placement& sizes,
+                                  placement_problem problem, int effort);
   // What a solution takes, with budgets; parts of batches are smaller where that lets it fit.
   placement count(const std::vector<std::int32_t>& device_of, const placement& sizes) const;
+  std::map<std::size_t, std::uint64_t> excess_of(const placement& p) const;
   placement_problem problem_of(const cost_model& costs, const plan_options& options,
                                where allowed) const;
   std::vector<bool> allowed_blocks(std::size_t device, const plan_options& options,
@@ -47,14 +51,22 @@ class planner {
   // The longest context with which everything fits, at least options.least_context.
   std::optional<placement> longest(const plan_options& options);
   std::optional<placement> concede();
+  void choose_overlapping(placement& best, const cost_model& costs,
+                          const placement_problem& problem, const placement& sizes) const;
+  // Where each block lies: all on one device, or evenly on some GPUs.
+  std::vector<std::vector<std::int32_t>> simple_placements(const placement_problem& problem) const;
   placement place_all();
   void explain(placement& p);
   void explain_shortage(placement& p);
+  std::optional<std::uint64_t> missing_on_each(std::int32_t context);
   // What would make everything fit on the GPUs, as sentences.
   std::vector<std::string> remedies(const placement& p);
   [[noreturn]] void refuse(const placement* beside);
 
-  bool is_cpu(std::size_t device) const;
+  bool is_host(std::size_t device) const;
+  bool has_ring(std::size_t device) const { return sizes_[device]->ring().slots > 0; }
+  // A disk's blocks take of the memory that the CPU's take of.
+  std::size_t memory_of(std::size_t device) const;
   bool on_gpus(const placement& p) const;
   double seconds_of(const placement& p) const;  // of a usual request
 
@@ -63,7 +75,10 @@ class planner {
   const plan_options& options_;
   std::vector<const device_sizes*> sizes_;
   std::vector<std::uint64_t> budgets_;
-  bool has_gpu_ = false, has_cpu_ = false;
+  bool has_gpu_ = false;
+  std::optional<std::size_t> cpu_;        // the first CPU
+  bool cut_short_ = false;                // the last search
+  std::vector<std::string> unusable_;     // devices without kernels for the model, and why
   std::optional<predicted_speed> whole_;  // if everything lay on GPUs, and something else is chosen
 };
 

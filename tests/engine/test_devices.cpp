@@ -1,4 +1,6 @@
 // Models that find their devices, share themselves out, and move: on the CPU and emulated GPUs.
+#include <algorithm>
+#include <fstream>
 #include <nibble/device/speed.hpp>
 #include <nibble/nibble.hpp>
 
@@ -8,6 +10,7 @@
 #include "errors.hpp"
 #include "places.hpp"
 #include "run_model.hpp"
+#include "temporary_folder.hpp"
 
 namespace {
 
@@ -195,6 +198,41 @@ TEST_CASE("a plan can be made first and carried out later") {
                     errc::invalid_argument, {"the plan has 10 blocks"});
 }
 
+TEST_CASE("devices that are none, and plans that do not hold together, are refused") {
+  const made_file made;
+  const auto options = small_options();
+  const auto refused = [&](auto work, std::string_view words) {
+    test::check_error(test::thrown(work), errc::invalid_argument, {words});
+  };
+  const nibble::devices::hardware nothing;
+  for (const char* const name : {"cpu", "cuda0"}) {
+    auto named = options;
+    named.device = name;
+    refused([&] { nibble::model(made.file, nothing, named); }, "there is no device");
+  }
+  refused([&] { nibble::model(made.file, nothing, options); }, "needs a device");
+  refused([&] { nibble::model(made.file, std::unique_ptr<nibble::backend>(), options); }, "null");
+  nibble::gpu::emulated_module module(std::vector{nibble::gpu::emulated_options{}});
+  const auto found = hardware_with(module);
+  const nibble::placement good = nibble::plan(made.file, found, options);
+  const auto with = [&](auto change) {
+    nibble::placement bad = good;
+    change(bad);
+    return [&made, &found, &options, bad] { nibble::model(made.file, found, bad, options); };
+  };
+  using plan = nibble::placement;
+  refused(with([](plan& p) { p.kv.layers.pop_back(); }), "do not belong together");
+  refused(with([](plan& p) { p.kv.layers[0].key_length *= 2; }), "do not belong together");
+  refused(with([](plan& p) { p.limits.max_tokens = 0; }), "do not belong together");
+  refused(with([](plan& p) { p.limits.max_outputs = 0; }), "do not belong together");
+  refused(with([](plan& p) { p.context = 1 << 20; }), "do not belong together");
+  refused(with([](plan& p) { p.part = 0; }), "do not belong together");
+  refused(with([](plan& p) { p.blocks[2].device = -3; }), "device -3");
+  refused(with([](plan& p) { p.blocks.pop_back(); }), "blocks");
+  std::vector<std::unique_ptr<nibble::backend>> none;
+  refused([&] { nibble::model(made.file, std::move(none), good, options); }, "none was");
+}
+
 TEST_CASE("memory that is gone when the model is loaded: planned once more with what is left") {
   const made_file made;
   const auto options = small_options();
@@ -214,6 +252,7 @@ TEST_CASE("memory that is gone when the model is loaded: planned once more with 
     CHECK(reasons[0].find("The first plan could not be carried out") == 0);
     CHECK(reasons[0].find("emulated0") != std::string::npos);
     CHECK(model.plan().devices.back().device.id == "cpu");
+    if (left > 0.3) CHECK(model.plan().devices.front().device.id == "emulated0");
     nibble::session session(model);
     CHECK(logits_of(session, first).size() == 48);
   }
@@ -240,6 +279,52 @@ TEST_CASE("each allocation that fails while loading: another plan or an error, a
       CHECK(e.device().find("emulated0") == 0);
     }
   }
+}
+
+TEST_CASE("what fits into no memory stays on disk, if the model is in a file") {
+  const test::temporary_folder folder;
+  const auto bytes = test::tiny_model("llama")
+                         .set("block_count", 8)
+                         .set("context_length", 256)
+                         .set("embedding_length", 256)
+                         .set("feed_forward_length", 2048)
+                         .make_tensors()
+                         .bytes();
+  const auto path = folder.path() / "model.gguf";
+  std::ofstream(path, std::ios::binary)
+      .write(reinterpret_cast<const char*>(bytes.data()),
+             static_cast<std::streamsize>(bytes.size()));
+  const nibble::gguf::file stored(path), in_memory(bytes, "in memory");
+  auto options = small_options();
+  nibble::devices::hardware found;
+  found.all = {nibble::describe_cpu()};
+  found.speeds["cpu"] =
+      nibble::speed_of(nibble::device_kind::cpu, {.memory_bytes_per_second = 1e11});
+  found.modules =
+      std::make_shared<nibble::gpu_modules>(std::vector<std::filesystem::path>{"/nowhere"});
+  const nibble::model whole(stored, found, options);
+  REQUIRE(whole.plan().devices.size() == 1);
+  options.plan.ram.bytes = whole.plan().devices[0].total() - (12 << 20);
+  const nibble::model split(stored, found, options);
+  INFO(split.plan());
+  REQUIRE(split.plan().devices.size() == 2);
+  CHECK(split.plan().devices[1].device.kind == nibble::device_kind::disk);
+  std::uint64_t taken = 0;
+  for (const auto& m : split.memory()) taken += m.now.device() + m.now.host;
+  CHECK(taken <= options.plan.ram.bytes);
+  const auto& reasons = split.plan().reasons;
+  CHECK(std::any_of(reasons.begin(), reasons.end(), [](const std::string& r) {
+    return r.find("are read from disk for each token") != r.npos;
+  }));
+  nibble::session a(whole), b(split);
+  CHECK(logits_of(a, first) == logits_of(b, first));
+
+  const auto failure = [&](const nibble::gguf::file& file) {
+    return test::thrown([&] { nibble::model(file, found, options); });
+  };
+  test::check_error(failure(in_memory), errc::out_of_memory, {"the model needs"});
+  options.plan.on_shortage = nibble::shortage::fail;
+  test::check_error(failure(stored), errc::out_of_memory, {"the model needs"});
 }
 
 TEST_CASE("a model moves to other places, and its sessions go on") {

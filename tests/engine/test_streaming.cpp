@@ -115,10 +115,10 @@ void check_bytes(const nibble::model& model) {
   std::uint64_t host = 0;
   for (std::size_t d = 0; d < found.size(); ++d) {
     INFO(plan.devices[d].device.name);
-    CHECK(found[d].weights == plan.devices[d].weights);
-    CHECK(found[d].kv == plan.devices[d].kv);
-    CHECK(found[d].workspace == plan.devices[d].workspace);
-    host += found[d].host;
+    CHECK(found[d].now.weights == plan.devices[d].weights);
+    CHECK(found[d].now.kv == plan.devices[d].kv);
+    CHECK(found[d].now.workspace == plan.devices[d].workspace);
+    host += found[d].now.host;
   }
   const auto between = static_cast<std::uint64_t>(plan.limits.max_tokens) * 4 *
                        static_cast<std::uint64_t>(model.hparams().n_embd);
@@ -190,11 +190,11 @@ TEST_CASE("a ring takes less memory than what passes through it") {
     if (b.device == 1) kept += b.weights;
     CHECK((b.streamed > 0) == (b.device == 1));
   }
-  CHECK(model.memory()[1].weights == kept + nibble::weight_ring{2}.bytes(greatest));
-  CHECK(model.memory()[1].weights * 8 < streamed);
+  CHECK(model.memory()[1].now.weights == kept + nibble::weight_ring{2}.bytes(greatest));
+  CHECK(model.memory()[1].now.weights * 8 < streamed);
   CHECK(plan.part == plan.limits.max_tokens);
   CHECK(plan.segments().size() == plan.blocks.size());  // each layer's halves by themselves
-  CHECK(model.memory()[1].host == nibble::disk_staging_bytes(on));
+  CHECK(model.memory()[1].now.host == nibble::disk_staging_bytes(on));
   CHECK(run(model, some_tokens(20)) ==
         run(nibble::model(file, test::cpu_place(1).open(int8), options), some_tokens(20)));
 }

@@ -101,7 +101,7 @@ TEST_CASE("what fits on one GPU lies there, and what does not is shared out with
     const header_model m(wide_model(name, 6));
     nibble::plan_options options;
     options.context = 512;
-  options.batch = 64;
+    options.batch = 64;
     const std::uint64_t whole = whole_bytes(m, options);
     double before = std::numeric_limits<double>::infinity();
     for (const double share : {0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 0.99, 1.0, 1.5}) {
@@ -114,10 +114,11 @@ TEST_CASE("what fits on one GPU lies there, and what does not is shared out with
       check_budgets(p);
       if (share >= 1) CHECK(blocks_on(p, 0) == static_cast<std::int64_t>(p.blocks.size()));
       if (share == 0) CHECK(blocks_on(p, 0) == 0);
-      if (share > 0 && share < 0.95) CHECK(says(p, "more memory on the GPUs"));
+      if (share > 0 && share < 0.95) CHECK(says(p, "more memory on the GPU"));
       // more memory is never slower
       const double seconds = seconds_of(p, options);
-      if (p.optimal) CHECK(seconds <= before * 1.021);  // what lies on GPUs as a whole may be slower by 2 %
+      if (p.optimal)
+        CHECK(seconds <= before * 1.021);  // what lies on GPUs as a whole may be slower by 2 %
       before = seconds;
     }
   }
@@ -199,7 +200,7 @@ TEST_CASE("layers on GPUs by number, and blocks that are pinned") {
   for (const int n : {0, 1, 3, 6, 7, 100}) {
     nibble::plan_options options;
     options.context = 256;
-  options.batch = 64;
+    options.batch = 64;
     options.gpu_layers = n;
     const nibble::placement p = nibble::plan(m.definition, both.offers(), options);
     for (const auto& b : p.blocks) {
@@ -277,7 +278,7 @@ TEST_CASE("too little on the GPUs: a warning, concessions, or a refusal") {
   options.on_shortage = nibble::shortage::fail;
   const nibble::error e = test::thrown([&] { nibble::plan(m.definition, half.offers(), options); });
   test::check_error(e, errc::out_of_memory,
-                    {"on one GPU", "gpu0", "more memory on the GPUs", "With q8 keys and values",
+                    {"on one GPU", "gpu0", "more memory on the GPU", "With q8 keys and values",
                      "With a context of"});
   CHECK_NOTHROW(nibble::plan(m.definition, enough.offers(), options));
 
@@ -373,12 +374,22 @@ TEST_CASE("plans that cannot be are refused with what is needed") {
   bad([](auto& o) { o.vram.share = -1; }, "share of -1");
   bad([](auto& o) { o.gpu_layers = -2; }, "-2 layers");
   bad([](auto& o) { o.pins = {{.device = 1}}; }, "device 1");
-  bad([](auto& o) { o.pins = {{.first = 3, .last = 2}}; }, "no range");
+  bad([](auto& o) { o.pins = {{.first = 1, .last = 0}}; }, "no range");
   bad([](auto& o) { o.prompt_tokens = o.generated_tokens = 0; }, "makes no sense");
   bad([](auto& o) { o.least_context = 0; }, "as the least");
+  bad([](auto& o) { o.pins = {{.first = 7, .last = 9}}; }, "layers from 7 on were pinned");
+  bad([](auto& o) { o.prompt_tokens = 1e308; }, "makes no sense");
   std::vector<nibble::offered_device> unknown(fine.offers().begin(), fine.offers().end());
   unknown[0].speed = {};
   test::check_error(refused(options, unknown), errc::invalid_argument, {"speed"});
+  for (const double rate : {-1.0, 0.0, std::nan("")}) {
+    std::vector<nibble::offered_device> odd(fine.offers().begin(), fine.offers().end());
+    odd[0].speed.formats[3].bytes_per_second = rate;
+    test::check_error(refused(options, odd), errc::invalid_argument,
+                      {"rates that are not positive"});
+  }
+  options.pins = {{.device = 0}};
+  test::check_error(refused(options, small.offers()), errc::out_of_memory, {"asked to be"});
 }
 
 TEST_CASE("a plan is the same each time, and prints") {

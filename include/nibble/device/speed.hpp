@@ -106,6 +106,11 @@ NIBBLE_API device_sheet typical_sheet(const device_info& device);
 // What kernels reach of a data sheet, by the kind of the device: stated shares of its numbers.
 NIBBLE_API device_speed speed_of(device_kind kind, const device_sheet& sheet);
 
+// A CPU with weights that are read from disk for each product. Bytes a second: of the disk.
+NIBBLE_API device_speed streamed_speed(device_speed cpu, double disk_bytes_per_second);
+// Of a disk of which nothing is known: a fast one.
+inline constexpr double typical_disk_bytes_per_second = 2e9;
+
 // Where the speed of a device comes from.
 struct speed_options {
   speed_plan plan = {};

@@ -66,7 +66,7 @@ class NIBBLE_API model {
   // All of it on a device of the caller's, whatever options.device says.
   model(const gguf::file& file, std::unique_ptr<backend> device, const model_options& options = {});
   // On these devices, as planned: with this file and the same devices in the same order. Of the
-  // options only `progress` is looked at.
+  // options only `progress` and `on_memory` are looked at.
   model(const gguf::file& file, std::vector<std::unique_ptr<backend>> devices,
         const placement& plan, const model_options& options = {});
 

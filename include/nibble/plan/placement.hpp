@@ -61,7 +61,9 @@ struct placement {
   std::uint64_t host_bytes = 0;        // of the host's memory, for what crosses between devices
   token_cost cost;
   predicted_speed predicted;
-  bool optimal = true;  // false: the search was cut short, a faster placement may exist
+  // Whether it is proven that no placement takes less time where devices wait for each other. False
+  // also for one that was chosen because parts of prompts overlap.
+  bool optimal = true;
   std::vector<std::string> reasons;  // one sentence for each decision and fallback
 
   std::vector<placed_segment> segments() const;
