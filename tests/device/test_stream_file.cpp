@@ -138,6 +138,6 @@ TEST_CASE("a file knows its parts as they were opened") {
                     {"part 1", "there are 1"});
   const auto bytes = writer.to_bytes();
   const nibble::gguf::file in_memory(bytes, "b.gguf");
-  test::check_error(test::thrown([&] { (void)in_memory.opened(0); }), nibble::errc::invalid_argument,
-                    {"b.gguf", "in memory"});
+  test::check_error(test::thrown([&] { (void)in_memory.opened(0); }),
+                    nibble::errc::invalid_argument, {"b.gguf", "in memory"});
 }

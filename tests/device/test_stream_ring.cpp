@@ -21,7 +21,7 @@ class buffers {
   buffers(std::vector<std::size_t> pieces, std::size_t slots, std::size_t readers)
       : pieces_(std::move(pieces)), held_(slots, std::vector<std::size_t>(16, ~std::size_t{0})) {
     ring_.emplace(stream_ring::sizes{pieces_, slots, readers},
-                 [this](std::size_t b, std::size_t piece, std::size_t) { fill(b, piece); });
+                  [this](std::size_t b, std::size_t piece, std::size_t) { fill(b, piece); });
   }
 
   // Whether the block is in its slot, whole, for as long as it is used.
