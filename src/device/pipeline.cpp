@@ -29,12 +29,12 @@ pipeline::pipeline(std::vector<segment> segments, std::vector<device> devices, c
       if (devices_[d].waits == waits) order_.push_back(d);
     }
   }
-  const auto part = static_cast<std::size_t>(of.part);
+  const auto length = static_cast<std::size_t>(of.part);
   const auto outputs = static_cast<std::size_t>(of.max_outputs);
-  chunks_.reserve(std::min(part, std::max(usual_sequences, outputs)));
+  chunks_.reserve(std::min(length, std::max(usual_sequences, outputs)));
   for (auto& p : parts_) {
     p.chunks.reserve(chunks_.capacity());
-    p.outputs.reserve(std::min(part, outputs));
+    p.outputs.reserve(std::min(length, outputs));
   }
   if (segments_.size() == 1 && parts_.size() == 1) return;
   hidden_.resize(static_cast<std::size_t>(of.max_tokens) * static_cast<std::size_t>(of.n_embd));
@@ -77,15 +77,15 @@ void pipeline::cut(const batch& work) {
   }
 }
 
-std::span<float> pipeline::hidden_of(std::size_t part) {
+std::span<float> pipeline::hidden_of(std::size_t p) {
   const auto width = static_cast<std::size_t>(of_.n_embd);
-  const std::size_t first = part * static_cast<std::size_t>(of_.part);
-  return std::span(hidden_).subspan(first * width, parts_[part].tokens.size() * width);
+  const std::size_t first = p * static_cast<std::size_t>(of_.part);
+  return std::span(hidden_).subspan(first * width, parts_[p].tokens.size() * width);
 }
 
-batch pipeline::work_of(const part& p, std::size_t device) {
+batch pipeline::work_of(const part& p, std::size_t d) {
   chunks_ = p.chunks;
-  for (batch_chunk& c : chunks_) c.cache = devices_[device].cache;
+  for (batch_chunk& c : chunks_) c.cache = devices_[d].cache;
   return {.tokens = p.tokens, .chunks = chunks_, .outputs = p.outputs};
 }
 
@@ -110,11 +110,11 @@ std::span<const float> pipeline::run(const batch& work) {
   return std::span(logits_).first(work.outputs.size() * static_cast<std::size_t>(of_.n_vocab));
 }
 
-std::size_t pipeline::next_on(std::size_t device, std::size_t from, std::size_t tick) const {
+std::size_t pipeline::next_on(std::size_t d, std::size_t from, std::size_t tick) const {
   // part `tick - s` is in segment s
   from = std::max(from, tick < n_parts_ ? 0 : tick + 1 - n_parts_);
   for (std::size_t s = from; s < segments_.size() && s <= tick; ++s) {
-    if (segments_[s].device != device) continue;
+    if (segments_[s].device != d) continue;
     if (segments_[s].head_only && parts_[tick - s].outputs.empty()) continue;
     return s;
   }

@@ -51,12 +51,12 @@ class pipeline {
   void cut(const batch& work);
   void run_tick(std::size_t tick);
   // The next segment on this device that has something to do in a tick; n_segments if none has.
-  std::size_t next_on(std::size_t device, std::size_t from, std::size_t tick) const;
-  void start(std::size_t segment, std::size_t part);
-  void finish(std::size_t segment, std::size_t part);
+  std::size_t next_on(std::size_t d, std::size_t from, std::size_t tick) const;
+  void start(std::size_t s, std::size_t p);
+  void finish(std::size_t s, std::size_t p);
   void abandon() noexcept;
-  batch work_of(const part& p, std::size_t device);
-  std::span<float> hidden_of(std::size_t part);  // [tokens, n_embd]
+  batch work_of(const part& p, std::size_t d);
+  std::span<float> hidden_of(std::size_t p);  // [tokens, n_embd]
 
   std::vector<segment> segments_;
   std::vector<device> devices_;

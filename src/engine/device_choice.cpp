@@ -68,7 +68,8 @@ device_choice::device_choice(const devices::hardware& found, const model_options
     devices_.push_back({.info = *info,
                         .sizes = is_cpu(*info)
                                      ? make_cpu_sizes(options.cpu)
-                                     : found.modules->sizes(name, {options.cpu.activations})});
+                                     : found.modules->sizes(name, {options.cpu.activations}),
+                        .limit = {}});
   }
 }
 

@@ -47,10 +47,10 @@ void importer::add_parts(const tensor_need& need, backend& device, const weight&
   if (converted(need)) return parts_.push_back({&need, &device, &to, {0, all}});
   const auto in_matrix = static_cast<std::int64_t>(s.extent[1]);
   const auto fitting = static_cast<std::int64_t>(part_bytes / row_bytes_of(need));
-  const std::int64_t step = std::max(fitting / part_rows, std::int64_t{1}) * part_rows;
+  const std::int64_t stride = std::max(fitting / part_rows, std::int64_t{1}) * part_rows;
   for (std::int64_t matrix = 0; matrix < all; matrix += in_matrix) {
-    for (std::int64_t row = 0; row < in_matrix; row += step) {
-      parts_.push_back({&need, &device, &to, {matrix + row, std::min(step, in_matrix - row)}});
+    for (std::int64_t row = 0; row < in_matrix; row += stride) {
+      parts_.push_back({&need, &device, &to, {matrix + row, std::min(stride, in_matrix - row)}});
     }
   }
 }

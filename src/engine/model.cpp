@@ -145,7 +145,7 @@ void model::state::load_anywhere(const gguf::file& file, const model_definition&
       plan.reasons.insert(plan.reasons.begin(), concat("The first plan could not be carried out (",
                                                        first_failure, "); this one takes less."));
     }
-    std::string device;
+    std::string failed;  // the device
     std::uint64_t planned = 0;
     try {
       auto opened = choice.open_used(plan);
@@ -155,9 +155,9 @@ void model::state::load_anywhere(const gguf::file& file, const model_definition&
     } catch (const error& e) {
       if (again || e.code() != errc::out_of_memory || e.device().empty()) throw;
       first_failure = e.what();
-      device = e.device();
+      failed = e.device();
       for (const device_use& use : plan.devices) {
-        if (use.device.name == device) planned = use.total();
+        if (use.device.name == failed) planned = use.total();
       }
     }
     steps.reset();
@@ -165,7 +165,7 @@ void model::state::load_anywhere(const gguf::file& file, const model_definition&
     cache.reset();
     devices.clear();
     loading = {};
-    choice.limit(device,
+    choice.limit(failed,
                  planned / 10 * less_of_ten);  // by what is free, now that all is given back
   }
 }

@@ -20,7 +20,7 @@ namespace {
 constexpr std::int32_t context_step = 256;
 // What each of several programs keeps, and memory for what crosses between devices, is known once
 // the blocks have their devices, and may ask for another search.
-constexpr int most_searches = 8;
+constexpr int most_searches = 16;
 // Of the search that decides, as a multiple of those that only tell what else could be.
 constexpr int main_effort = 2;
 // What lies on GPUs as a whole may take so much longer than the fastest placement.
@@ -80,10 +80,17 @@ planner::planner(const model_definition& model, std::span<const offered_device> 
     if (!is_host(d)) has_gpu_ = true;
     if (!cpu_ && is_host(d) && !has_ring(d)) cpu_ = d;
   }
+  for (std::size_t d = 0; d < devices_.size(); ++d) budgets_[d] = budgets_[memory_of(d)];
 }
 
 bool planner::is_host(std::size_t device) const {
   return computes_on_cpu(devices_[device].sizes->info().kind);
+}
+
+std::int32_t planner::usual_part(const placement& sizes) const {
+  bool rings = false;  // whose blocks are to be read in turn
+  for (std::size_t d = 0; d < devices_.size(); ++d) rings = rings || has_ring(d);
+  return part_of_batch(sizes.limits.max_tokens, devices_.size() > 1 && !rings);
 }
 
 std::size_t planner::memory_of(std::size_t device) const {
@@ -180,7 +187,7 @@ std::map<std::size_t, std::uint64_t> planner::excess_of(const placement& p) cons
 
 std::optional<placement> planner::place(const plan_options& options, where allowed, int effort) {
   placement sizes = choose_sizes(model_, options);
-  sizes.part = part_of_batch(sizes.limits.max_tokens, devices_.size() > 1);
+  sizes.part = usual_part(sizes);
   const cost_model costs(model_, devices_, options_, sizes);
   unusable_.clear();
   for (std::size_t d = 0; d < devices_.size(); ++d) {
@@ -204,10 +211,10 @@ std::optional<placement> planner::search(const cost_model& costs, const placemen
     p.optimal = answer.solution->proven;
     if (effort > 0) cut_short_ = !p.optimal;
     const auto excess = excess_of(p);
-    // what was not foreseen
+    // what was not foreseen; more each time, so that this comes to an end
     for (const auto& [memory, bytes] : excess) {
       std::uint64_t& budget = problem.memories[memory].budget;
-      budget -= std::min(budget, bytes);
+      budget -= std::min(budget, bytes + budget / 1024 * static_cast<std::uint64_t>(i));
     }
     if (!excess.empty()) continue;
     p.predicted = costs.predict(p);
@@ -409,7 +416,7 @@ std::optional<std::uint64_t> planner::missing_on_each(std::int32_t context) {
   wanted.context = context;
   wanted.longest_context = false;
   placement sizes = choose_sizes(model_, wanted);
-  sizes.part = part_of_batch(sizes.limits.max_tokens, devices_.size() > 1);
+  sizes.part = usual_part(sizes);
   const cost_model costs(model_, devices_, options_, sizes);
   const std::vector<std::uint64_t> budgets = budgets_;
   const auto fits = [&](std::uint64_t more) {
@@ -467,7 +474,9 @@ std::vector<std::string> planner::remedies(const placement& p) {
 void planner::refuse(const placement* beside) {
   std::string have;
   for (std::size_t d = 0; d < devices_.size(); ++d) {
-    have += concat(d == 0 ? "" : ", ", devices_[d].sizes->info().name, " ", to_text(budgets_[d]));
+    if (memory_of(d) != d) continue;
+    have +=
+        concat(have.empty() ? "" : ", ", devices_[d].sizes->info().name, " ", to_text(budgets_[d]));
   }
   std::string advice;
   const bool as_asked = options_.gpu_layers >= 0 || !options_.pins.empty();

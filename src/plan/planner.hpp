@@ -67,6 +67,7 @@ class planner {
   bool has_ring(std::size_t device) const { return sizes_[device]->ring().slots > 0; }
   // A disk's blocks take of the memory that the CPU's take of.
   std::size_t memory_of(std::size_t device) const;
+  std::int32_t usual_part(const placement& sizes) const;
   bool on_gpus(const placement& p) const;
   double seconds_of(const placement& p) const;  // of a usual request
 

@@ -72,11 +72,17 @@ TEST_CASE("plan: wholly on two GPUs, evenly; less context; the number of layers;
   CHECK(test::contains(plan({"--device", "gpu:24GB"}), "Everything runs on cuda0"));
   const std::string two = plan({"--device", "gpu:4GB:x2", "--device", "cpu:64GiB", "-c", "2048"});
   CHECK(test::contains(two, "output head: cuda1"));
-  CHECK(test::contains(plan({"--device", "gpu:6GiB", "-c", "max"}), "context 1"));
+  CHECK(test::contains(plan({"--device", "gpu:6GiB", "-c", "max"}), "context 7936 tokens"));
   CHECK(test::contains(plan({"--device", "gpu:6GiB", "--device", "cpu:64GiB", "--gpu-layers", "3"}),
                        "layers 29-31"));
-  CHECK(test::contains(plan({"--device", "cpu:2GiB", "--device", "disk:3GB/s", "-c", "512"}),
-                       "are read from disk"));
+  for (const char* const cpu : {"cpu:1800MiB", "cpu:2GiB", "cpu:2500MiB", "cpu:3GiB", "cpu:4GiB"}) {
+    INFO(cpu);
+    for (const char* const batch : {"64", "512"}) {
+      CHECK(test::contains(
+          plan({"--device", cpu, "--device", "disk:3GB/s", "-c", "512", "-b", batch}),
+          "are read from disk"));
+    }
+  }
 }
 
 TEST_CASE("plan: what makes no sense is refused") {
