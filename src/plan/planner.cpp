@@ -494,16 +494,18 @@ void planner::refuse(const placement* beside) {
     advice += " A shorter context or a smaller quantisation would need less.";
   }
   const placement sizes = choose_sizes(model_, options_);
-  std::uint64_t least = std::numeric_limits<std::uint64_t>::max();
+  std::optional<device_use> least;
   for (std::size_t d = 0; d < devices_.size(); ++d) {
     if (has_ring(d)) continue;
     const std::vector<std::int32_t> all(model_.blocks.size(), static_cast<std::int32_t>(d));
-    const std::uint64_t total = place_blocks(model_, sizes_, all, sizes).devices[d].total();
-    least = std::min(least, total);
+    const device_use use = place_blocks(model_, sizes_, all, sizes).devices[d];
+    if (!least || use.total() < least->total()) least = use;
   }
-  throw error(errc::out_of_memory,
-              concat("the model needs ", to_text(least), beside ? " on one GPU" : "",
-                     ", and what may be used is: ", have, ".", advice));
+  throw error(
+      errc::out_of_memory,
+      concat("the model needs ", to_text(least->total()), beside ? " on one GPU" : "", " (weights ",
+             to_text(least->weights), ", KV cache ", to_text(least->kv), ", workspace ",
+             to_text(least->workspace), "), and what may be used is: ", have, ".", advice));
 }
 
 }  // namespace nibble::inline NIBBLE_ABI
