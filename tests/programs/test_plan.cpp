@@ -67,7 +67,7 @@ TEST_CASE("plan: a table, JSON whose sums are right, and a drawing") {
   CHECK(drawing.ends_with("</svg>\n"));
 }
 
-TEST_CASE("plan: wholly on two GPUs, evenly; less context; the number of layers; a disk") {
+TEST_CASE("plan: two GPUs, the longest context, layers by number, a disk") {
   const auto plan = [](strings more) { return test::run_well("plan", with(std::move(more))); };
   CHECK(test::contains(plan({"--device", "gpu:24GB"}), "Everything runs on cuda0"));
   const std::string two = plan({"--device", "gpu:4GB:x2", "--device", "cpu:64GiB", "-c", "2048"});
