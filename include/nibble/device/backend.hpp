@@ -68,7 +68,7 @@ class NIBBLE_API program {
 
 // Bytes that a program takes besides its weights and caches: on its device, and of the host's
 // memory for what crosses over.
-struct workspace_size {
+struct NIBBLE_API workspace_size {
   std::uint64_t shared = 0;       // that programs which run one after another may share
   std::uint64_t own = 0;          // that this one keeps
   std::uint64_t host_shared = 0;  // of the host, if that is another memory

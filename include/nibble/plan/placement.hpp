@@ -50,7 +50,7 @@ struct predicted_speed {
   double generation = 0;
 };
 
-struct placement {
+struct NIBBLE_API placement {
   std::vector<device_use> devices;
   std::vector<placed_block> blocks;  // in the order in which they run
   std::int32_t context = 0, sessions = 1;
