@@ -66,7 +66,7 @@ class cost_model {
   void count_attention(const model_definition& model, const placement& sizes);
   void count_workspaces(const model_definition& model, const weight_table& weights,
                         std::span<const recording> recordings, const placement& sizes);
-  double way_seconds(std::size_t device, double tokens) const;
+  double way_seconds(std::size_t device, double values) const;
 
   std::span<const offered_device> devices_;
   const plan_options& options_;
