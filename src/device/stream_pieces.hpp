@@ -17,7 +17,7 @@ namespace nibble::inline NIBBLE_ABI {
 
 // Of a tensor that are read together, at most. Long enough for a disk's full speed, and short
 // enough to stay in the processor's cache between reading and packing.
-inline constexpr std::size_t stream_piece_bytes = std::size_t{2} << 20;
+inline constexpr std::size_t stream_piece_bytes = std::size_t{1} << 20;
 
 class stream_pieces {
  public:

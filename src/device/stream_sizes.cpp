@@ -12,9 +12,9 @@ void check_disk_options(const disk_options& options) {
     throw error(errc::invalid_argument,
                 concat("a ring of ", options.slots, " blocks was asked for; it has 2 to 4."));
   }
-  if (options.readers < 1 || options.readers > 16) {
+  if (options.readers < 1 || options.readers > 64) {
     throw error(errc::invalid_argument,
-                concat(options.readers, " readers were asked for; there are 1 to 16."));
+                concat(options.readers, " readers were asked for; there are 1 to 64."));
   }
 }
 

@@ -366,8 +366,8 @@ TEST_CASE("what cannot stay on disk is refused") {
     test::check_error(test::thrown([&] { nibble::make_disk_sizes(disk(1, slots)); }),
                       nibble::errc::invalid_argument, {"2 to 4"});
   }
-  test::check_error(test::thrown([&] { nibble::make_disk_backend(disk(1, 3, 17)); }),
-                    nibble::errc::invalid_argument, {"17 readers"});
+  test::check_error(test::thrown([&] { nibble::make_disk_backend(disk(1, 3, 65)); }),
+                    nibble::errc::invalid_argument, {"65 readers"});
 
   const test::temporary_folder folder;
   write(folder / "a", bytes);

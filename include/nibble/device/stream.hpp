@@ -45,8 +45,8 @@ class NIBBLE_API weight_stream {
 
 struct disk_options {
   cpu_options cpu = {};
-  std::int32_t slots = 3;    // buffers of the ring, 2 to 4
-  std::int32_t readers = 4;  // pieces that are read at once, 1 to 16
+  std::int32_t slots = 3;     // buffers of the ring, 2 to 4
+  std::int32_t readers = 16;  // pieces that are read at once, 1 to 64
 };
 
 // What reads take of memory besides the ring, in workspace_size::host_shared of each program.
