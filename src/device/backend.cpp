@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <nibble/base/checked.hpp>
+#include <optional>
 
 namespace nibble::inline NIBBLE_ABI {
 
@@ -16,6 +17,12 @@ void workspace_size::add(const workspace_size& other) {
 std::uint64_t weight_ring::bytes(std::uint64_t greatest) const noexcept {
   const auto slot = checked_align(greatest, slot_alignment);
   const auto all = slot ? checked_mul(*slot, static_cast<std::uint64_t>(slots)) : slot;
+  return all.value_or(std::numeric_limits<std::uint64_t>::max());
+}
+
+std::uint64_t expert_cache::bytes() const noexcept {
+  const auto all = slots >= 0 ? checked_mul(slot_bytes, static_cast<std::uint64_t>(slots))
+                              : std::optional<std::uint64_t>{};
   return all.value_or(std::numeric_limits<std::uint64_t>::max());
 }
 

@@ -224,7 +224,7 @@ class step_checker {
   }
 
   const weight& given(const weight* w, const char* role) const {
-    require(w != nullptr && w->data != nullptr, role, " is missing");
+    require(w != nullptr && (w->data != nullptr || w->experts != nullptr), role, " is missing");
     require(has_format(w->format), role, " has format ", format_name(w->format),
             ", which nibble does not compute with");
     return *w;

@@ -43,6 +43,8 @@ void quantise_row(const cpu::kernel_table& kernels, const float* x, std::int64_t
 cpu_matrix::cpu_matrix(const linear& l, const cpu::kernel_table& kernels,
                        activation_type activations)
     : data_(l.matrix->data),
+      experts_(l.matrix->experts),
+      in_expert_(l.matrix->in_expert),
       row_bytes_(row_bytes(l.matrix->format, l.matrix->shape.columns())),
       matrix_bytes_(l.matrix->matrix_bytes),
       rows_(static_cast<std::int64_t>(l.matrix->shape.extent[1])),
@@ -65,12 +67,11 @@ part_size cpu_matrix::part(std::int64_t tokens) const noexcept {
 void cpu_matrix::multiply(std::int64_t which, index_range range, const activation_rows& x,
                           std::int64_t tokens, cpu::product_output to,
                           const thread_scratch& scratch) const {
-  const std::byte* const matrix = data_ + static_cast<std::size_t>(which) * matrix_bytes_;
   const std::int64_t n = range.size();
   // what is scaled, and what a kernel cannot add, waits in the tile
   const bool aside = to.accumulate && (scale_ || !q8_);
   const cpu::product_output out = aside ? cpu::product_output{scratch.tile, n, false} : to;
-  const std::byte* const first = matrix + static_cast<std::size_t>(range.begin) * row_bytes_;
+  const std::byte* const first = matrix(which) + static_cast<std::size_t>(range.begin) * row_bytes_;
   if (q8_) {
     q8_({first, n}, x.q8, tokens, out, scratch.product);
   } else {

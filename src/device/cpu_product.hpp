@@ -10,6 +10,7 @@
 #include "cpu/kernel_table.hpp"
 #include "device/cpu_program_memory.hpp"
 #include "device/cpu_step.hpp"
+#include "device/expert_source.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 
@@ -45,6 +46,9 @@ class cpu_matrix {
   // What is best computed at a time of a product with so many tokens.
   part_size part(std::int64_t tokens) const noexcept;
 
+  // Has the matrices of these experts brought, if they are not always in memory.
+  expert_source* experts() const noexcept { return experts_; }
+
   // to.data[t * to.stride + r - range.begin] = scale * matrix[which] * x[t] + bias, or that is
   // added to what is there. At most tile_floats
   // results; range.begin is a multiple of share_unit.
@@ -52,7 +56,14 @@ class cpu_matrix {
                 std::int64_t tokens, cpu::product_output to, const thread_scratch& scratch) const;
 
  private:
+  const std::byte* matrix(std::int64_t which) const {
+    if (experts_) return experts_->wait(which) + in_expert_;
+    return data_ + static_cast<std::size_t>(which) * matrix_bytes_;
+  }
+
   const std::byte* data_;
+  expert_source* experts_;
+  std::size_t in_expert_;
   std::size_t row_bytes_, matrix_bytes_;
   std::int64_t rows_, columns_;
   const float* bias_;   // [matrices, rows] or null

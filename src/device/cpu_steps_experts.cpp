@@ -101,14 +101,16 @@ class cpu_expert_matmul final : public cpu_step {
         products_(std::move(products)),
         n_expert_(n_expert),
         q8_(q8),
+        experts_(products_[0].matrix.experts()),
         memory_(memory),
         columns_(in_per_slot ? in.width / selection.width : in.width) {
     for (const expert_product& p : products_) {
       (p.matrix.takes_q8() ? needs_q8_ : needs_f32_) = true;
     }
+    if (experts_) wanted_.reserve(static_cast<std::size_t>(n_expert));
   }
 
-  bool meets_inside(bool single) const override { return !single || needs_q8_; }
+  bool meets_inside(bool single) const override { return !single || needs_q8_ || experts_; }
 
   void begin() override { queue_.reset(); }
 
@@ -125,11 +127,14 @@ class cpu_expert_matmul final : public cpu_step {
 
   void run_single(const cpu_run& state, int thread) const {
     const std::int64_t rows = state.rows(in_.rows);
+    if (experts_ && thread == 0) {
+      experts_->ask({selection_.data, static_cast<std::size_t>(rows * n_used())}, false);
+    }
     if (needs_q8_) {
       const std::int64_t n = rows * (in_per_slot_ ? n_used() : 1);
       quantise_part(kernels_, in_.data, n, columns_, thread, state.threads(), q8_);
-      state.team->barrier();
     }
+    if (needs_q8_ || experts_) state.team->barrier();
     if (rows == 0) return;
     const activation_rows x{view_of(q8_, columns_), in_.data, columns_};
     const thread_scratch& mine = memory_.threads[static_cast<std::size_t>(thread)];
@@ -143,7 +148,10 @@ class cpu_expert_matmul final : public cpu_step {
 
   void run_grouped(const cpu_run& state, int thread) const {
     const std::int64_t pairs = state.rows(in_.rows) * n_used();
-    if (thread == 0) group(pairs);
+    if (thread == 0) {
+      group(pairs);
+      if (experts_) ask_for_grouped(pairs);
+    }
     state.team->barrier();
     gather(share(pairs, thread, state.threads(), 1));
     state.team->barrier();
@@ -193,6 +201,16 @@ class cpu_expert_matmul final : public cpu_step {
     start[0] = 0;
   }
 
+  // In the order in which they are multiplied.
+  void ask_for_grouped(std::int64_t pairs) const {
+    const bool passing = pairs > n_expert_;
+    wanted_.clear();
+    for (std::int32_t e = 0; e < n_expert_; ++e) {
+      if (memory_.pair_start[e] < memory_.pair_start[e + 1]) wanted_.push_back(e);
+    }
+    experts_->ask(wanted_, passing);
+  }
+
   // Brings the inputs of pairs at [range] of the order together.
   void gather(index_range range) const {
     for (std::int64_t i = range.begin; i < range.end; ++i) {
@@ -232,9 +250,11 @@ class cpu_expert_matmul final : public cpu_step {
   std::int64_t n_expert_;
   bool needs_q8_ = false, needs_f32_ = false;
   q8_buffer q8_;
+  expert_source* experts_;
   const cpu_program_memory& memory_;
   std::int64_t columns_;
   mutable work_queue queue_;
+  mutable std::vector<std::int32_t> wanted_;  // room for all, if they are asked for
 };
 
 }  // namespace

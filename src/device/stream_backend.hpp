@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "device/cpu_backend.hpp"
+#include "device/stream_experts.hpp"
 #include "device/stream_pieces.hpp"
 #include "device/stream_ring.hpp"
 #include "device/stream_sizes.hpp"
@@ -16,7 +17,8 @@
 namespace nibble::inline NIBBLE_ABI {
 
 // A CPU backend does everything but the ring: it holds small tensors and caches, and its programs
-// run once a block's matrices are where they were said to be. Without blocks on disk this is a CPU
+// run once a block's matrices are where they were said to be; for routed experts they wait when
+// they know which. Without blocks on disk this is a CPU
 // backend by another name.
 class stream_backend final : public backend, private weight_stream {
  public:
@@ -53,6 +55,8 @@ class stream_backend final : public backend, private weight_stream {
 
   // The block's matrices, in memory as long as this lives.
   stream_ring::lease acquire(std::size_t block);
+  // After a run of the block.
+  void release_experts(std::size_t block) noexcept;
 
  private:
   // A block's part of its buffer.
@@ -60,7 +64,7 @@ class stream_backend final : public backend, private weight_stream {
     std::uint64_t bytes = 0, used = 0;
   };
 
-  void reserve_blocks(std::span<const std::uint64_t> bytes) override;
+  void reserve_blocks(std::span<const std::uint64_t> bytes, const expert_cache& experts) override;
   weight place_stored(const tensor_view& tensor, const stored_tensor& stored,
                       std::size_t block) override;
   void start_ring();
@@ -71,10 +75,13 @@ class stream_backend final : public backend, private weight_stream {
   stream_sizes sizes_;
 
   std::vector<room> rooms_;  // by block
-  arena slots_, staging_;
+  expert_cache experts_size_ = {};
+  arena slots_, experts_memory_, staging_;
   std::size_t slot_bytes_ = 0;
   std::size_t programs_ = 0;
+  stream_files files_;
   std::optional<stream_pieces> pieces_;
+  std::optional<stream_experts> experts_;
   std::optional<stream_ring> ring_;  // the last: its threads write to all of the above
 };
 

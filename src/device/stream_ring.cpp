@@ -47,8 +47,16 @@ void stream_ring::read(std::size_t reader) {
   std::unique_lock lock(mutex_);
   for (;;) {
     std::optional<work> found;
-    has_work_.wait(lock, [&] { return stopping_ || (found = next_work()); });
+    has_work_.wait(lock, [&] { return stopping_ || !errands_.empty() || (found = next_work()); });
     if (stopping_) return;
+    if (!errands_.empty()) {
+      const errand what = std::move(errands_.front());
+      errands_.pop_front();
+      lock.unlock();
+      what(reader);
+      lock.lock();
+      continue;
+    }
     lock.unlock();
     std::exception_ptr failure;
     try {
@@ -137,6 +145,12 @@ stream_ring::lease stream_ring::acquire(std::size_t block) {
   next_ = turn + 1;
   has_work_.notify_all();
   return {*this, slot_of(block)};
+}
+
+void stream_ring::run_soon(errand what) {
+  const std::lock_guard lock(mutex_);
+  errands_.push_back(std::move(what));
+  has_work_.notify_one();
 }
 
 void stream_ring::release(std::size_t at) noexcept {

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <exception>
 #include <functional>
 #include <mutex>
@@ -27,6 +28,9 @@ class stream_ring {
     std::vector<std::size_t> pieces;  // of each block
     std::size_t slots = 0, readers = 0;
   };
+
+  // Something else for these threads to do, which must not throw.
+  using errand = std::function<void(std::size_t reader)>;
 
   // Starts reading. With fewer threads than asked for if the system gives no more; throws error
   // (out_of_memory) if it gives none.
@@ -53,6 +57,10 @@ class stream_ring {
   // block that failed before it was asked for is read again; if it fails while it is waited for,
   // this throws, and reading goes on with the first block. By one thread at a time.
   lease acquire(std::size_t block);
+
+  // Has this done before any piece of a block, errands in their order. What was not begun when the
+  // ring ends is not done.
+  void run_soon(errand what);
 
  private:
   enum class phase {
@@ -90,6 +98,7 @@ class stream_ring {
   std::mutex mutex_;  // guards what follows
   std::condition_variable has_work_, has_block_;
   std::vector<slot> slots_;
+  std::deque<errand> errands_;
   std::uint64_t next_ = 0;  // the turn that is asked for next, if none is left out
   bool stopping_ = false;
 

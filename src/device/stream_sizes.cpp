@@ -3,7 +3,7 @@
 #include <nibble/base/concat.hpp>
 #include <nibble/base/error.hpp>
 
-#include "device/stream_pieces.hpp"
+#include "device/stream_tensor.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 

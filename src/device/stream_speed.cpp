@@ -4,9 +4,9 @@
 #include <nibble/base/error.hpp>
 
 #include "device/arena.hpp"
-#include "device/stream_pieces.hpp"
 #include "device/stream_ring.hpp"
 #include "device/stream_sizes.hpp"
+#include "device/stream_tensor.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 

@@ -31,7 +31,8 @@ const weight* importer::place(const tensor_need& need, backend& device, std::deq
     const stored_tensor stored{.part = file_.opened(found.part),
                                .offset = found.offset,
                                .bytes = found.bytes,
-                               .name = need.name};
+                               .name = need.name,
+                               .experts = is_on_demand(need, device)};
     return &weights.emplace_back(device.stream()->place_stored(found.view, stored, turn));
   }
   weight& placed = weights.emplace_back(device.place_weight(need.stored_view()));

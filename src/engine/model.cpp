@@ -79,7 +79,8 @@ void model::state::import_weights(const gguf::file& file, const model_definition
   for (std::size_t d = 0; d < devices.size(); ++d) {
     backend& device = *devices[d].device;
     if (weight_stream* const stream = device.stream()) {
-      stream->reserve_blocks(plan.streamed_on(static_cast<std::int32_t>(d)));
+      stream->reserve_blocks(plan.streamed_on(static_cast<std::int32_t>(d)),
+                             plan.devices[d].experts);
     }
     device.reserve_weights(plan.devices[d].weights);
     devices[d].table.layers.resize(static_cast<std::size_t>(hp.n_layer));

@@ -51,11 +51,14 @@ cost_model::cost_model(const model_definition& model, std::span<const offered_de
       batch_(sizes.limits.max_tokens),
       n_embd_(model.hp.n_embd),
       n_vocab_(model.hp.n_vocab),
+      n_expert_(model.hp.n_expert),
       tied_(model.tied()),
       bytes_(model.blocks.size() * n_devices_),
       streamed_(bytes_.size()),
       kv_bytes_(bytes_.size()),
       table_bytes_(n_devices_),
+      least_experts_(bytes_.size()),
+      hit_seconds_(bytes_.size()),
       seconds_(bytes_.size()),
       workspaces_(bytes_.size()),
       why_(n_devices_) {
@@ -67,13 +70,13 @@ cost_model::cost_model(const model_definition& model, std::span<const offered_de
   for (std::size_t b = 0; b < model.blocks.size(); ++b) {
     recordings.push_back(model.record(weights.table(), b, b + 1));
   }
-  count_products(model);
+  count_products(model, sizes);
   count_steps(model, recordings);
   count_attention(model, sizes);
   count_workspaces(model, weights.table(), recordings, sizes);
 }
 
-void cost_model::count_products(const model_definition& model) {
+void cost_model::count_products(const model_definition& model, const placement& sizes) {
   for (const tensor_need& need : model.needs) {
     if (!need.found) continue;
     const tensor_view view = need.stored_view();
@@ -84,8 +87,14 @@ void cost_model::count_products(const model_definition& model) {
     for (std::size_t d = 0; d < n_devices_; ++d) {
       const std::uint64_t bytes = devices_[d].sizes->weight_bytes(view);
       const bool from_disk = is_streamed(need, *devices_[d].sizes);
-      auto& counted = from_disk ? streamed_ : bytes_;
-      for (const std::size_t reader : readers) counted[reader * n_devices_ + d] += bytes;
+      if (is_on_demand(need, *devices_[d].sizes)) {
+        expert_cache& least = least_experts_[readers.back() * n_devices_ + d];
+        least.slots = least_expert_slots(model.hp, sizes.limits);
+        least.slot_bytes += expert_bytes(need, *devices_[d].sizes);
+      } else {
+        auto& counted = from_disk ? streamed_ : bytes_;
+        for (const std::size_t reader : readers) counted[reader * n_devices_ + d] += bytes;
+      }
       if (need.as_float) continue;
       const bool table = need.block.kind == block_kind::embedding;
       if (table) table_bytes_[d] = bytes;
@@ -93,19 +102,35 @@ void cost_model::count_products(const model_definition& model) {
       const format_speed speed = devices_[d].speed.of(view.format);
       const double reading = static_cast<double>(bytes) / speed.bytes_per_second;
       token_seconds& t = seconds_[readers.back() * n_devices_ + d];
-      t.generated += from_disk ? reading : reading * share;  // of all experts, chosen or not
+      t.generated += reading * share;
       const bool head = readers.back() + 1 == model.blocks.size();
-      const auto of_prompt = [&](double together) {
+      const auto of_prompt = [&](double all, double together) {
         // of a prompt only the last token's logits are wanted
-        if (head) return reading / std::max(options_.prompt_tokens, 1.0);
+        if (head) return all / std::max(options_.prompt_tokens, 1.0);
         // tokens may go to different experts, and all of those are read
-        const double read = from_disk ? 1 : std::min(1.0, share * together);
-        return std::max(macs / speed.macs_per_second, reading * read / together);
+        const double read = std::min(1.0, share * together);
+        return std::max(macs / speed.macs_per_second, all * read / together);
       };
-      t.prompt += of_prompt(from_disk ? batch_ : part_);
-      t.whole += of_prompt(batch_);
+      t.prompt += of_prompt(reading, from_disk ? batch_ : part_);
+      t.whole += of_prompt(reading, batch_);
+      if (!experts || !from_disk) continue;
+      const double from_memory =
+          std::min(reading, static_cast<double>(bytes) / host_bytes_per_second(view.format, speed));
+      token_seconds& hit = hit_seconds_[readers.back() * n_devices_ + d];
+      hit.generated += (reading - from_memory) * share;
+      hit.prompt += of_prompt(reading, batch_) - of_prompt(from_memory, batch_);
+      hit.whole = hit.prompt;
     }
   }
+}
+
+// Of weights in the host's memory, read by the CPU among the devices.
+double cost_model::host_bytes_per_second(format_id format, const format_speed& without_cpu) const {
+  for (const offered_device& device : devices_) {
+    if (device.sizes->info().kind != device_kind::cpu) continue;
+    return device.speed.of(format).bytes_per_second;
+  }
+  return without_cpu.bytes_per_second;
 }
 
 void cost_model::count_steps(const model_definition& model, std::span<const recording> recordings) {
@@ -222,10 +247,24 @@ token_seconds cost_model::leaving(std::size_t device) const {
   return {once, once, fixed};
 }
 
+// As if all experts were used equally often: those used again soon make it more.
+double cost_model::in_memory(const placement& p, std::size_t device) const {
+  const expert_cache& cache = p.devices[device].experts;
+  std::int64_t needed = 0;
+  for (std::size_t b = 0; b < p.blocks.size(); ++b) {
+    const bool here = static_cast<std::size_t>(p.blocks[b].device) == device;
+    if (here && p.blocks[b].on_demand > 0) needed += n_expert_;
+  }
+  return needed > 0 ? std::min(1.0, static_cast<double>(cache.slots) / static_cast<double>(needed))
+                    : 0;
+}
+
 predicted_speed cost_model::predict(const placement& p) const {
   const bool in_parts = p.part < p.limits.max_tokens;
   std::vector<double> prompt(n_devices_, 0);
   double generated = 0;
+  std::vector<double> kept;  // shares of experts
+  for (std::size_t d = 0; d < n_devices_; ++d) kept.push_back(in_memory(p, d));
   const auto add = [&](std::size_t device, const token_seconds& t) {
     prompt[device] += in_parts ? t.prompt : t.whole;
     generated += t.generated;
@@ -233,7 +272,10 @@ predicted_speed cost_model::predict(const placement& p) const {
   for (std::size_t b = 0; b < p.blocks.size(); ++b) {
     const auto d = static_cast<std::size_t>(p.blocks[b].device);
     const auto before = b > 0 ? static_cast<std::size_t>(p.blocks[b - 1].device) : d;
+    const token_seconds hit = hit_seconds_[b * n_devices_ + d];
+    const double hits = -kept[d];
     add(d, of(b, d));
+    add(d, {hits * hit.prompt, hits * hit.whole, hits * hit.generated});
     add(d, b > 0 ? crossing(before, d) : entering(d));
     if (b + 1 == p.blocks.size()) add(d, leaving(d));
   }

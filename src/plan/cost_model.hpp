@@ -39,6 +39,10 @@ class cost_model {
   std::uint64_t streamed(std::size_t block, std::size_t device) const {
     return streamed_[block * n_devices_ + device];
   }
+  // What the block's routed experts need in memory together, if the device reads them from disk.
+  std::uint64_t least_experts(std::size_t block, std::size_t device) const {
+    return least_experts_[block * n_devices_ + device].bytes();
+  }
   std::uint64_t kv_bytes(std::size_t block, std::size_t device) const {
     return kv_bytes_[block * n_devices_ + device];
   }
@@ -61,20 +65,27 @@ class cost_model {
   std::vector<std::uint64_t> common_ends() const;
 
  private:
-  void count_products(const model_definition& model);
+  void count_products(const model_definition& model, const placement& sizes);
   void count_steps(const model_definition& model, std::span<const recording> recordings);
   void count_attention(const model_definition& model, const placement& sizes);
   void count_workspaces(const model_definition& model, const weight_table& weights,
                         std::span<const recording> recordings, const placement& sizes);
+  double host_bytes_per_second(format_id format, const format_speed& without_cpu) const;
   double way_seconds(std::size_t device, double values) const;
+  // Of the experts that a device reads from disk, the share that is in its memory.
+  double in_memory(const placement& p, std::size_t device) const;
 
   std::span<const offered_device> devices_;
   const plan_options& options_;
   std::size_t n_devices_;
   double part_, batch_;  // tokens of a prompt that are computed together
-  double n_embd_, n_vocab_, share_of_experts_ = 1;
+  double n_embd_, n_vocab_;
+  std::int32_t n_expert_;
+  double share_of_experts_ = 1;
   bool tied_;
   std::vector<std::uint64_t> bytes_, streamed_, kv_bytes_, table_bytes_;
+  std::vector<expert_cache> least_experts_;
+  std::vector<token_seconds> hit_seconds_;  // that an expert in memory saves, by all of them
   std::vector<token_seconds> seconds_;
   std::vector<std::optional<workspace_size>> workspaces_;
   std::vector<std::string> why_;  // by device

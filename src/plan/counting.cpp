@@ -24,6 +24,7 @@ std::size_t index_of(const model_definition& model, const block_id& block) {
 
 void count_weights(const model_definition& model, std::span<const device_sizes* const> devices,
                    placement& out) {
+  std::vector<std::uint64_t> in_expert(model.blocks.size(), 0);  // bytes that one of a block takes
   for (const tensor_need& need : model.needs) {
     if (!need.found) continue;
     std::int32_t before = -1;
@@ -33,6 +34,11 @@ void count_weights(const model_definition& model, std::span<const device_sizes* 
       before = block.device;
       const auto d = static_cast<std::size_t>(block.device);
       const std::uint64_t bytes = devices[d]->weight_bytes(need.stored_view());
+      if (is_on_demand(need, *devices[d])) {
+        block.on_demand += bytes;
+        in_expert[reader] += expert_bytes(need, *devices[d]);
+        continue;
+      }
       if (is_streamed(need, *devices[d])) {
         block.streamed += bytes;
         continue;
@@ -47,6 +53,13 @@ void count_weights(const model_definition& model, std::span<const device_sizes* 
     out.devices[d].weights +=
         devices[d]->ring().bytes(*std::max_element(streamed.begin(), streamed.end()));
   }
+  for (std::size_t b = 0; b < in_expert.size(); ++b) {
+    if (in_expert[b] == 0) continue;
+    expert_cache& experts = out.devices[static_cast<std::size_t>(out.blocks[b].device)].experts;
+    experts.slots = least_expert_slots(model.hp, out.limits);
+    experts.slot_bytes = std::max(experts.slot_bytes, in_expert[b]);
+  }
+  for (device_use& use : out.devices) use.weights += use.experts.bytes();
 }
 
 void count_caches(std::span<const device_sizes* const> devices, placement& out) {
@@ -89,6 +102,34 @@ std::vector<std::size_t> readers_of(const model_definition& model, const tensor_
 
 bool is_streamed(const tensor_need& need, const device_sizes& device) {
   return device.ring().slots > 0 && !need.as_float;
+}
+
+bool is_on_demand(const tensor_need& need, const device_sizes& device) {
+  return is_streamed(need, device) && need.block.kind == block_kind::experts;
+}
+
+std::uint64_t expert_bytes(const tensor_need& need, const device_sizes& device) {
+  tensor_view one = need.stored_view();
+  one.shape.extent[2] = one.shape.extent[3] = 1;
+  return device.weight_bytes(one);
+}
+
+std::int64_t least_expert_slots(const hparams& hp, const program_limits& limits) {
+  return std::min<std::int64_t>(hp.n_expert, std::int64_t{hp.n_expert_used} * limits.max_tokens);
+}
+
+void grow_expert_cache(const hparams& hp, std::size_t device, std::uint64_t bytes, placement& out) {
+  device_use& use = out.devices[device];
+  if (use.experts.slot_bytes == 0) return;
+  std::int64_t blocks = 0;
+  for (const placed_block& b : out.blocks) {
+    if (static_cast<std::size_t>(b.device) == device && b.on_demand > 0) ++blocks;
+  }
+  const auto wanted = static_cast<std::uint64_t>(
+      std::max(blocks * hp.n_expert - use.experts.slots, std::int64_t{0}));
+  const std::uint64_t more = std::min(bytes / use.experts.slot_bytes, wanted);
+  use.experts.slots += static_cast<std::int64_t>(more);
+  use.weights += more * use.experts.slot_bytes;
 }
 
 stand_in_weights::stand_in_weights(const model_definition& model) : weights_(model.needs.size()) {

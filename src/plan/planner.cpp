@@ -11,6 +11,7 @@
 
 #include "plan/budget.hpp"
 #include "plan/choices.hpp"
+#include "plan/counting.hpp"
 #include "plan/report_words.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
@@ -80,7 +81,13 @@ planner::planner(const model_definition& model, std::span<const offered_device> 
     if (!is_host(d)) has_gpu_ = true;
     if (!cpu_ && is_host(d) && !has_ring(d)) cpu_ = d;
   }
-  for (std::size_t d = 0; d < devices_.size(); ++d) budgets_[d] = budgets_[memory_of(d)];
+  for (std::size_t d = 0; d < devices_.size(); ++d) {
+    budgets_[d] = budgets_[memory_of(d)];
+    routes_to_disk_ = routes_to_disk_ || has_ring(d);
+  }
+  for (const tensor_need& need : model_.needs) {
+    if (need.found && need.block.kind == block_kind::experts) experts_.insert(need.block.layer);
+  }
 }
 
 bool planner::is_host(std::size_t device) const {
@@ -120,6 +127,10 @@ std::vector<bool> planner::allowed_blocks(std::size_t device, const plan_options
     if (block.kind == block_kind::head) on_gpu = on_gpus > model_.hp.n_layer;
     may[b] = has_gpu_ && cpu_ ? on_gpu != is_host(device) : true;
   }
+  // Where not all experts fit into memory, those used last are kept there, of whatever layers.
+  for (std::size_t b = 0; b < n && routes_to_disk_ && is_host(device) && !has_ring(device); ++b) {
+    if (has_experts(b)) may[b] = false;
+  }
   for (std::size_t b = 0; b < n; ++b) {
     const auto pin = std::find_if(options.pins.rbegin(), options.pins.rend(),
                                   [&](const auto& p) { return is_meant(p, model_.blocks[b]); });
@@ -153,7 +164,9 @@ placement_problem planner::problem_of(const cost_model& costs, const plan_option
       if (!o.allowed) continue;
       o.bytes = costs.bytes(b, d) + costs.kv_bytes(b, d);
       o.scratch = workspace->device();  // blocks that follow each other keep things together, too
-      if (has_ring(d)) o.scratch += sizes_[d]->ring().bytes(costs.streamed(b, d));
+      if (has_ring(d)) {
+        o.scratch += sizes_[d]->ring().bytes(costs.streamed(b, d)) + costs.least_experts(b, d);
+      }
       o.seconds = costs.weighted(costs.of(b, d));
     }
   }
@@ -171,16 +184,39 @@ placement planner::count(const std::vector<std::int32_t>& device_of, const place
     return p;
   };
   placement p = counted(0);
-  return excess_of(p).empty() || p.part == sizes.part ? p : counted(sizes.part);
+  if (!excess_of(p).empty() && p.part != sizes.part) p = counted(sizes.part);
+  keep_experts(p);
+  return p;
+}
+
+// What is left of the host's memory goes to experts that are on disk.
+void planner::keep_experts(placement& p) const {
+  for (std::size_t d = 0; d < devices_.size(); ++d) {
+    if (!has_ring(d)) continue;
+    const std::uint64_t used = bytes_in_memory_of(p, d);
+    if (used < budgets_[d]) grow_expert_cache(model_.hp, d, budgets_[d] - used, p);
+  }
+}
+
+std::uint64_t planner::bytes_in_memory_of(const placement& p, std::size_t device) const {
+  std::uint64_t used = 0;
+  for (std::size_t d = 0; d < devices_.size(); ++d) {
+    if (memory_of(d) == memory_of(device)) used += p.devices[d].total();
+  }
+  return used;
+}
+
+bool planner::has_experts(std::size_t block) const {
+  return model_.blocks[block].kind == block_kind::feed_forward &&
+         experts_.contains(model_.blocks[block].layer);
 }
 
 // By device: bytes that are too many in its memory. Empty: all fits.
 std::map<std::size_t, std::uint64_t> planner::excess_of(const placement& p) const {
-  std::vector<std::uint64_t> used(devices_.size(), 0);
-  for (std::size_t d = 0; d < devices_.size(); ++d) used[memory_of(d)] += p.devices[d].total();
   std::map<std::size_t, std::uint64_t> excess;
   for (std::size_t d = 0; d < devices_.size(); ++d) {
-    if (used[d] > budgets_[d]) excess[d] = used[d] - budgets_[d];
+    const std::uint64_t used = memory_of(d) == d ? bytes_in_memory_of(p, d) : 0;
+    if (used > budgets_[d]) excess[d] = used - budgets_[d];
   }
   return excess;
 }
@@ -386,10 +422,12 @@ void planner::explain(placement& p) {
   for (std::size_t d = 0; d < devices_.size(); ++d) {
     std::uint64_t bytes = 0;
     for (const std::uint64_t b : p.streamed_on(static_cast<std::int32_t>(d))) bytes += b;
-    if (!has_ring(d) || bytes == 0) continue;
-    p.reasons.push_back(concat("Of the weights ", to_text(bytes),
-                               " do not fit into memory and are read from disk for each token, or "
-                               "each batch of a prompt."));
+    if (!has_ring(d)) continue;
+    const bool beside_experts = explain_experts(p, d);
+    if (bytes == 0) continue;
+    p.reasons.push_back(concat(beside_experts ? "Of the other weights " : "Of the weights ",
+                               to_text(bytes), beside_experts ? "" : " do not fit into memory and",
+                               " are read from disk for each token, or each batch of a prompt."));
   }
   if (has_gpu_ && !on_gpus(p)) explain_shortage(p);
   for (const std::string& why : unusable_) p.reasons.push_back(why);
@@ -397,6 +435,23 @@ void planner::explain(placement& p) {
     p.reasons.push_back(
         "The search for the fastest placement was cut short; a faster one may exist.");
   }
+}
+
+bool planner::explain_experts(placement& p, std::size_t device) const {
+  std::int64_t experts = 0;
+  std::uint64_t bytes = 0;
+  for (const placed_block& b : p.blocks) {
+    if (static_cast<std::size_t>(b.device) != device || b.on_demand == 0) continue;
+    experts += model_.hp.n_expert;
+    bytes += b.on_demand;
+  }
+  if (experts == 0) return false;
+  const std::int64_t kept = std::min(p.devices[device].experts.slots, experts);
+  p.reasons.push_back(concat("The routed experts, ", to_text(bytes),
+                             ", are read from disk when a token goes through them; of ", experts,
+                             " there is room for ", kept, " (", 100 * kept / experts,
+                             " %) in memory, where those used last stay."));
+  return true;
 }
 
 void planner::explain_shortage(placement& p) {

@@ -6,6 +6,7 @@
 #include <nibble/base/config.hpp>
 #include <nibble/plan/placement.hpp>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -43,6 +44,8 @@ class planner {
                                   placement_problem problem, int effort);
   // What a solution takes, with budgets; parts of batches are smaller where that lets it fit.
   placement count(const std::vector<std::int32_t>& device_of, const placement& sizes) const;
+  void keep_experts(placement& p) const;
+  std::uint64_t bytes_in_memory_of(const placement& p, std::size_t device) const;
   std::map<std::size_t, std::uint64_t> excess_of(const placement& p) const;
   placement_problem problem_of(const cost_model& costs, const plan_options& options,
                                where allowed) const;
@@ -57,6 +60,8 @@ class planner {
   std::vector<std::vector<std::int32_t>> simple_placements(const placement_problem& problem) const;
   placement place_all();
   void explain(placement& p);
+  // Whether there are some on disk.
+  bool explain_experts(placement& p, std::size_t device) const;
   void explain_shortage(placement& p);
   std::optional<std::uint64_t> missing_on_each(std::int32_t context);
   // What would make everything fit on the GPUs, as sentences.
@@ -64,6 +69,7 @@ class planner {
   [[noreturn]] void refuse(const placement* beside);
 
   bool is_host(std::size_t device) const;
+  bool has_experts(std::size_t block) const;
   bool has_ring(std::size_t device) const { return sizes_[device]->ring().slots > 0; }
   // A disk's blocks take of the memory that the CPU's take of.
   std::size_t memory_of(std::size_t device) const;
@@ -76,7 +82,9 @@ class planner {
   const plan_options& options_;
   std::vector<const device_sizes*> sizes_;
   std::vector<std::uint64_t> budgets_;
+  std::set<std::int32_t> experts_;  // layers that have some
   bool has_gpu_ = false;
+  bool routes_to_disk_ = false;           // there is a disk to leave experts on
   std::optional<std::size_t> cpu_;        // the first CPU
   bool cut_short_ = false;                // the last search
   std::vector<std::string> unusable_;     // devices without kernels for the model, and why

@@ -199,6 +199,43 @@ TEST_CASE("a ring takes less memory than what passes through it") {
         run(nibble::model(file, test::cpu_place(1).open(int8), options), some_tokens(20)));
 }
 
+TEST_CASE("experts on disk are read when tokens go through them, into as many slots as there are") {
+  const test::temporary_folder folder;
+  test::tiny_model made("qwen3moe");
+  made.set("context_length", 256).set_experts(24, 2);
+  write(folder / "a", made.make_tensors({.matrices = {nibble::format_id{8}}}).bytes());
+  const nibble::gguf::file file(folder / "a");
+  const auto tokens = some_tokens(60);
+  auto options = options_for();
+  const auto expected = run(nibble::model(file, test::cpu_place(1).open(int8), options), tokens);
+  const nibble::model_definition definition(file);
+  const auto device_of = splits_of(definition)[0].device_of;
+  for (const std::int32_t batch : {1, 3, 128}) {
+    options.plan.batch = batch;
+    const auto cpu = nibble::make_cpu_sizes(disk(2).cpu);
+    const auto ring = nibble::make_disk_sizes(disk(2));
+    const nibble::device_sizes* const sizes[] = {cpu.get(), ring.get()};
+    auto plan = nibble::count_placement(definition, sizes, device_of, options.plan);
+    auto& use = plan.devices[1];
+    CHECK(use.experts.slots == std::min(24, 2 * batch));
+    std::uint64_t on_demand = 0;
+    for (const auto& b : plan.blocks) on_demand += b.on_demand;
+    CHECK(on_demand ==
+          static_cast<std::uint64_t>(definition.hp.n_layer) * 24 * use.experts.slot_bytes);
+    for (const std::int64_t more : {0, 5, 40}) {
+      INFO("batches of " << batch << ", " << use.experts.slots << " slots and " << more);
+      use.experts.slots += more;
+      use.weights += static_cast<std::uint64_t>(more) * use.experts.slot_bytes;
+      std::vector<std::unique_ptr<nibble::backend>> devices;
+      devices.push_back(nibble::make_cpu_backend(disk(2).cpu));
+      devices.push_back(nibble::make_disk_backend(disk(2)));
+      const nibble::model model(file, std::move(devices), plan, options);
+      check_bytes(model);
+      CHECK(run(model, tokens) == expected);
+    }
+  }
+}
+
 TEST_CASE("sessions of a model on disk run in turn, from several threads, and are forked") {
   const test::temporary_folder folder;
   write(folder / "a", model_of("gemma3").bytes());

@@ -48,10 +48,11 @@ class machine {
         std::string(kind == device_kind::cpu ? "cpu" : "gpu") + std::to_string(sizes_.size());
     info.id = info.name;
     info.total_bytes = info.free_bytes = memory;
-    sizes_.push_back(kind == device_kind::cpu ? nibble::make_cpu_sizes({.threads = 2}, info)
-                                              : nibble::make_gpu_sizes(info));
+    sizes_.push_back(kind == device_kind::cpu    ? nibble::make_cpu_sizes({.threads = 2}, info)
+                     : kind == device_kind::disk ? nibble::make_disk_sizes({})
+                                                 : nibble::make_gpu_sizes(info));
     nibble::device_sheet sheet{.memory_bytes_per_second = bandwidth};
-    if (kind != device_kind::cpu) sheet.link_bytes_per_second = 20e9;
+    if (!nibble::computes_on_cpu(kind)) sheet.link_bytes_per_second = 20e9;
     offers_.push_back({.sizes = sizes_.back().get(),
                        .speed = nibble::speed_of(kind, sheet),
                        .overhead = overhead,
@@ -390,6 +391,53 @@ TEST_CASE("plans that cannot be are refused with what is needed") {
   }
   options.pins = {{.device = 0}};
   test::check_error(refused(options, small.offers()), errc::out_of_memory, {"asked to be"});
+}
+
+TEST_CASE("experts that stay on disk get what is left of the memory") {
+  auto made = wide_model("qwen3moe", 6);
+  made.set_experts(40, 2);
+  const header_model m(made);
+  nibble::plan_options options;
+  options.context = 512;
+  options.batch = 64;
+  machine only_cpu;
+  only_cpu.add(device_kind::cpu, std::uint64_t{1} << 40, 1e10);
+  const std::uint64_t whole =
+      nibble::plan(m.definition, only_cpu.offers(), options).devices[0].total();
+  std::int64_t before = 0;
+  double slower = 0;
+  for (const double share : {0.75, 0.85, 0.95, 1.2}) {
+    INFO(share);
+    const auto memory = static_cast<std::uint64_t>(share * static_cast<double>(whole)) +
+                        nibble::disk_staging_bytes();
+    machine both;
+    both.add(device_kind::cpu, memory, 1e10).add(device_kind::disk, 0, 1e9);
+    // disk is 10 times slower, and its memory is the CPU's
+    const auto p = nibble::plan(m.definition, both.offers(), options);
+    for (const auto& b : p.blocks) {
+      CHECK((b.on_demand > 0) == (b.block.kind == block_kind::feed_forward));
+      CHECK((b.device == 1 || b.on_demand == 0));
+    }
+    const auto& experts = p.devices[1].experts;
+    CHECK(experts.slot_bytes > 0);
+    CHECK(experts.slots >= 40);
+    CHECK(experts.slots <= 6 * 40);
+    const std::uint64_t used = p.devices[0].total() + p.devices[1].total();
+    CHECK(used <= memory);
+    CHECK((used + experts.slot_bytes > memory || experts.slots == 6 * 40));
+    CHECK(experts.slots >= before);
+    CHECK(p.predicted.generation >= slower);
+    CHECK(says(p, "of 240 there is room for " + std::to_string(experts.slots)));
+    before = experts.slots;
+    slower = p.predicted.generation;
+  }
+  CHECK(before == 6 * 40);
+  // pinned to memory, they are not read from disk
+  options.pins = {{.device = 0}};
+  machine both;
+  both.add(device_kind::cpu, whole * 2, 1e10).add(device_kind::disk, 0, 1e9);
+  const auto p = nibble::plan(m.definition, both.offers(), options);
+  for (const auto& b : p.blocks) CHECK(b.on_demand == 0);
 }
 
 TEST_CASE("a plan is the same each time, and prints") {

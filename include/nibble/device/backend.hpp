@@ -105,6 +105,17 @@ struct NIBBLE_API weight_ring {
   friend bool operator==(const weight_ring&, const weight_ring&) = default;
 };
 
+// Room for routed experts whose matrices are read from disk when a token goes through them. Those
+// used last are kept.
+struct NIBBLE_API expert_cache {
+  std::uint64_t slot_bytes = 0;  // all matrices of one expert: weight_bytes() of each, added up
+  std::int64_t slots = 0;        // experts, of all blocks together
+
+  // 2^64 - 1 if that cannot be counted.
+  std::uint64_t bytes() const noexcept;
+  friend bool operator==(const expert_cache&, const expert_cache&) = default;
+};
+
 class weight_stream;
 
 // What a model takes on a kind of device: known before there is one, or where there is none.

@@ -1,5 +1,6 @@
 // Matrices that stay on disk: read whenever they are needed, block by block, through a ring of
-// buffers (weight_ring).
+// buffers (weight_ring); those of routed experts when a token goes through them, and kept as long
+// as there is room (expert_cache).
 #pragma once
 
 #include <cstddef>
@@ -19,6 +20,8 @@ struct stored_tensor {
   gguf::opened_part part;
   std::uint64_t offset = 0, bytes = 0;
   std::string name;  // the tensor's
+  // Its matrices are routed experts', each of them read when a token goes through it.
+  bool experts = false;
 };
 
 // What a backend with a ring offers besides. Blocks are counted from 0, in the order in which they
@@ -26,7 +29,7 @@ struct stored_tensor {
 // matrices of that block only. Once all have theirs, the first blocks are read ahead.
 //
 // Programs are best submitted in that order, over and over. Those that are left out cost what was
-// read ahead for them. All experts of a block are read, whichever a token goes through.
+// read ahead for them.
 //
 // submit() throws error (io) if the file cannot be read or is not what it was when it was opened.
 // Nothing is lost by that: the next submit() tries again.
@@ -34,8 +37,10 @@ class NIBBLE_API weight_stream {
  public:
   virtual ~weight_stream() = default;
 
-  // Bytes of each block's matrices (weight_bytes() added up), before reserve_weights().
-  virtual void reserve_blocks(std::span<const std::uint64_t> bytes) = 0;
+  // Bytes of each block's matrices but for those of routed experts (weight_bytes() added up), and
+  // the room for experts; before reserve_weights().
+  virtual void reserve_blocks(std::span<const std::uint64_t> bytes,
+                              const expert_cache& experts) = 0;
   // Takes room in the block's buffer; after reserve_weights(), by one thread. The file must stay
   // where it is. Throws error: io (it cannot be opened, or was written to), invalid_argument,
   // unsupported (rows that are too long to be read in pieces).

@@ -20,13 +20,14 @@ namespace nibble::inline NIBBLE_ABI {
 // Bytes on one device, by what they are for.
 struct device_use {
   device_info device;
-  std::uint64_t weights = 0;    // with the ring of a device that has one
+  std::uint64_t weights = 0;    // with the ring and the experts of a device that has them
   std::uint64_t kv = 0;         // of all sessions
   std::uint64_t workspace = 0;  // activations, scratch
   std::uint64_t transfers =
       0;  // on the CPU: of the host's memory, for what crosses to other devices
   std::uint64_t overhead = 0;  // what the device's driver takes for itself
   std::uint64_t budget = 0;    // that all of this may take; 0: not limited
+  expert_cache experts = {};   // of `weights`: routed experts that were read from disk
 
   std::uint64_t total() const { return weights + kv + workspace + transfers + overhead; }
 };
@@ -36,6 +37,8 @@ struct placed_block {
   std::int32_t device = 0;     // index into placement::devices
   std::uint64_t weights = 0;   // that stay in the device's memory
   std::uint64_t streamed = 0;  // that pass through its ring, read from disk at each run
+  // Of its routed experts, read from disk when a token goes through one that is not in memory.
+  std::uint64_t on_demand = 0;
 };
 
 // Consecutive blocks on one device: blocks [first, last). On disk, each is by itself.
