@@ -19,6 +19,8 @@ bool is_disk(const device_info& info) {
 }
 
 constexpr std::string_view disk_name = "disk";
+// Little even for a disk that turns, and long for a fast one.
+constexpr std::uint64_t bytes_to_time_a_disk = std::uint64_t{64} << 20;
 
 std::vector<std::string> names_of(const std::string& list) {
   std::vector<std::string> names;
@@ -90,8 +92,12 @@ device_speed device_choice::speed_of(const device_info& info, const model_defini
     return known->second;
   }
   if (is_disk(info)) {
-    return streamed_speed(speed_of(describe_cpu(options_.cpu), model),
-                          typical_disk_bytes_per_second);
+    const bool measured = disk_bytes_per_second_ > 0;
+    device_speed speed =
+        streamed_speed(speed_of(describe_cpu(options_.cpu), model),
+                       measured ? disk_bytes_per_second_ : typical_disk_bytes_per_second);
+    speed.measured = speed.measured && measured;
+    return speed;
   }
   speed_options speeds;
   speeds.activations = options_.cpu.activations;
@@ -111,7 +117,7 @@ placement device_choice::plan_once(const model_definition& model) const {
   bool measured = true;
   for (const chosen& d : devices_) {
     offers.push_back({.sizes = d.sizes.get(), .speed = speed_of(d.info, model), .budget = d.limit});
-    measured = measured && offers.back().speed.measured && !is_disk(d.info);
+    measured = measured && offers.back().speed.measured;
   }
   placement p = nibble::plan(model, offers, options_.plan);
   // what was not measured would not be worth much
@@ -122,19 +128,27 @@ placement device_choice::plan_once(const model_definition& model) const {
   return p;
 }
 
-placement device_choice::plan(const model_definition& model, bool in_files) {
+void device_choice::time_disk(const gguf::file& file) {
+  if (!options_.measure_speed || !file.has_data() || file.paths().empty()) return;
+  disk_bytes_per_second_ = measure_disk(file, {.cpu = options_.cpu}, bytes_to_time_a_disk);
+}
+
+placement device_choice::plan(const gguf::file& file, const model_definition& model) {
+  const bool in_files = !file.paths().empty();
   const bool has_disk = std::any_of(devices_.begin(), devices_.end(),
                                     [](const chosen& d) { return is_disk(d.info); });
   const bool has_cpu =
       std::any_of(devices_.begin(), devices_.end(), [](const chosen& d) { return is_cpu(d.info); });
   const bool may_stream = in_files && has_cpu && !has_disk && options_.device == "auto" &&
                           options_.plan.on_shortage != shortage::fail && !options_.cpu.observer;
+  if (has_disk) time_disk(file);
   try {
     return plan_once(model);
   } catch (const error& e) {
     if (e.code() != errc::out_of_memory || !may_stream) throw;
   }
   add_disk();
+  time_disk(file);
   return plan_once(model);
 }
 

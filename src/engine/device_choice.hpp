@@ -18,9 +18,9 @@ class device_choice {
   // are.
   device_choice(const devices::hardware& found, const model_options& options);
 
-  // Throws error as plan(). Reasons say which devices cannot be used. in_files: the model lies in
-  // files, so that what does not fit into memory may stay there.
-  placement plan(const model_definition& model, bool in_files);
+  // Throws error as plan(). Reasons say which devices cannot be used. What does not fit into memory
+  // may stay in the model's file, if it is in one.
+  placement plan(const gguf::file& file, const model_definition& model);
   // The devices of a plan, which loses those that it does not use.
   std::vector<std::unique_ptr<backend>> open_used(placement& plan) const;
   // From now on at most so many bytes are planned on the device of this name, and not more than is
@@ -36,12 +36,16 @@ class device_choice {
 
   placement plan_once(const model_definition& model) const;
   void add_disk();
+  // Measures how fast the file's disk is, which is not kept: that takes little time, and a file may
+  // lie anywhere.
+  void time_disk(const gguf::file& file);
   device_speed speed_of(const device_info& info, const model_definition& model) const;
   std::unique_ptr<backend> open(const device_info& info) const;
 
   const devices::hardware& found_;
   const model_options& options_;
   std::vector<chosen> devices_;
+  double disk_bytes_per_second_ = 0;  // 0: not measured
 };
 
 }  // namespace nibble::inline NIBBLE_ABI

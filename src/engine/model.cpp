@@ -141,7 +141,7 @@ void model::state::load_anywhere(const gguf::file& file, const model_definition&
   device_choice choice(found, options);
   std::string first_failure;
   for (bool again = false;; again = true) {
-    plan = choice.plan(definition, !file.paths().empty());
+    plan = choice.plan(file, definition);
     if (again) {
       plan.reasons.insert(plan.reasons.begin(), concat("The first plan could not be carried out (",
                                                        first_failure, "); this one takes less."));
@@ -318,9 +318,8 @@ model::model(const gguf::file& file, const devices::hardware& found, const model
 
 placement plan(const gguf::file& file, const devices::hardware& found,
                const model_options& options) {
-  return with_memory_for("the plan", [&] {
-    return device_choice(found, options).plan(model_definition(file), !file.paths().empty());
-  });
+  return with_memory_for(
+      "the plan", [&] { return device_choice(found, options).plan(file, model_definition(file)); });
 }
 
 model::model(const gguf::file& file, const devices::hardware& found, const placement& plan,
