@@ -69,11 +69,11 @@ check_preset() {
   if grep -q '(Skipped)' "$log"; then
     results+=("$preset: $(grep -c '(Skipped)' "$log") skipped")
   fi
-  # how many combinations of kernel, format and instruction set were compared
+  # how many combinations of kernel, format and instruction set or device were compared
   local line
   while read -r line; do
     results+=("$preset: $line")
-  done < <(grep -h '^instruction sets compared' "build/$preset/Testing/Temporary/LastTest.log" | sort -u)
+  done < <(grep -hE '^(instruction sets|GPU kernels) compared' "build/$preset/Testing/Temporary/LastTest.log" | sort -u)
 }
 
 check_aarch64() {

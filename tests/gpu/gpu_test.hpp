@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "coverage.hpp"
 #include "emulated/emulated.hpp"
 #include "gpu/module.hpp"
 
@@ -204,6 +205,7 @@ template <typename Args>
 void run(gpu_device& device,
          void (*gpu::kernel_table::*kernel)(const gpu::launch_target&, const Args&),
          const std::type_identity_t<Args>& args) {
+  note(device.name, args);
   run(device, [&](const gpu::launch_target& target) { (device.kernels().*kernel)(target, args); });
 }
 

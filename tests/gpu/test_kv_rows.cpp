@@ -39,66 +39,81 @@ bool same_row(kv_type type, const stored_row& a, const stored_row& b, std::size_
   return !nibble::has_scales(type);
 }
 
+std::vector<float> flat(const std::vector<std::vector<float>>& rows) {
+  std::vector<float> all;
+  for (const auto& row : rows) all.insert(all.end(), row.begin(), row.end());
+  return all;
+}
+
+// Stores rows of random tokens, and compares all pages with what they should hold.
+void check_stored(gpu_device& device, kv_type key_type, kv_type value_type, int key_length,
+                  int value_length) {
+  INFO(device.name << ", " << name_of_pair(key_type, value_type) << ", lengths " << key_length
+                   << " and " << value_length);
+  constexpr int heads = 3;
+  const test_layer layer{key_type, value_type, heads, key_length, value_length};
+  std::mt19937 random(static_cast<unsigned>(key_length));
+  const std::vector<test_sequence> sequences = {{70, 20}, {30, 4, 5, 100}};
+  test_cache cache(layer, sequences, 0, random);
+  const device_batch batch(device, layer, cache);
+  const auto tokens = tokens_of(sequences);
+  const std::size_t rows = tokens.size() * heads;
+  const auto keys = make_rows(rows, static_cast<std::size_t>(key_length), random),
+             values = make_rows(rows, static_cast<std::size_t>(value_length), random);
+  const device_array<float> q(device, flat(keys)), k(device, flat(keys)), v(device, flat(values));
+  gpu::attend_prepare_args args{};
+  args.shape.n_head = args.shape.n_head_kv = heads;
+  args.shape.key_length = key_length;
+  args.shape.value_length = value_length;
+  args.shape.scale = 1;
+  args.step = batch.step();
+  args.pages = batch.pages();
+  args.cache = batch.cache();
+  args.tokens = batch.tokens();
+  args.q = q.data();
+  args.k = k.data();
+  args.v = v.data();
+  run(device, &gpu::kernel_table::attend_prepare, args);
+
+  test_cache expected = cache;
+  cache.bytes() = batch.read_pages();
+  for (std::size_t t = 0; t < tokens.size(); ++t) {
+    const auto s = static_cast<std::size_t>(tokens[t].sequence);
+    for (int head = 0; head < heads; ++head) {
+      for (const bool key : {true, false}) {
+        const kv_type type = key ? key_type : value_type;
+        const auto& row = (key ? keys : values)[t * heads + static_cast<std::size_t>(head)];
+        const stored_row got = cache.get(s, tokens[t].index, key, head);
+        INFO("token " << t << ", head " << head << (key ? ", key" : ", value"));
+        REQUIRE(same_row(type, got, store_on_host(type, row), row.size()));
+        expected.put(s, tokens[t].index, key, head, got);
+      }
+    }
+  }
+  // nothing else in the pages is touched
+  REQUIRE(cache.bytes() == expected.bytes());
+}
+
 }  // namespace
 
 TEST_CASE("rows are stored to the bits of the definition") {
   for (gpu_device& device : gpu_devices()) {
     for (const auto& info : nibble::all_kv_types) {
       for (const int length : {1, 5, 8, 16, 24, 40, 64, 72, 80, 96, 128, 256, 512}) {
-        if (!nibble::fits(info.type, length)) continue;
-        INFO(device.name << ", " << info.name << ", length " << length);
-        const test_layer layer{info.type, info.type, 3, length, length};
-        std::mt19937 random(static_cast<unsigned>(length));
-        const std::vector<test_sequence> sequences = {{70, 20}, {30, 4, 5, 100}};
-        test_cache cache(layer, sequences, 0, random);
-        const device_batch batch(device, layer, cache);
-        const auto tokens = tokens_of(sequences);
-        const auto keys = make_rows(tokens.size() * 3, static_cast<std::size_t>(length), random),
-                   values = make_rows(tokens.size() * 3, static_cast<std::size_t>(length), random);
-        const auto flat = [](const std::vector<std::vector<float>>& rows) {
-          std::vector<float> all;
-          for (const auto& row : rows) all.insert(all.end(), row.begin(), row.end());
-          return all;
-        };
-        const device_array<float> q(device, flat(keys)), k(device, flat(keys)),
-            v(device, flat(values));
-        gpu::attend_prepare_args args{};
-        args.shape.n_head = args.shape.n_head_kv = 3;
-        args.shape.key_length = args.shape.value_length = length;
-        args.shape.scale = 1;
-        args.step = batch.step();
-        args.pages = batch.pages();
-        args.cache = batch.cache();
-        args.tokens = batch.tokens();
-        args.q = q.data();
-        args.k = k.data();
-        args.v = v.data();
-        run(device, &gpu::kernel_table::attend_prepare, args);
+        if (nibble::fits(info.type, length)) {
+          check_stored(device, info.type, info.type, length, length);
+        }
+      }
+    }
+  }
+}
 
-        // Nothing else in the pages is touched.
-        test_cache expected = cache;
-        for (std::size_t t = 0; t < tokens.size(); ++t) {
-          const auto s = static_cast<std::size_t>(tokens[t].sequence);
-          for (int head = 0; head < 3; ++head) {
-            const std::size_t row = t * 3 + static_cast<std::size_t>(head);
-            expected.put(s, tokens[t].index, true, head, store_on_host(info.type, keys[row]));
-            expected.put(s, tokens[t].index, false, head, store_on_host(info.type, values[row]));
-          }
-        }
-        cache.bytes() = batch.read_pages();
-        for (std::size_t t = 0; t < tokens.size(); ++t) {
-          const auto s = static_cast<std::size_t>(tokens[t].sequence);
-          for (int head = 0; head < 3; ++head) {
-            for (const bool key : {true, false}) {
-              const stored_row got = cache.get(s, tokens[t].index, key, head);
-              const stored_row wanted = expected.get(s, tokens[t].index, key, head);
-              INFO("token " << t << ", head " << head << (key ? ", key" : ", value"));
-              REQUIRE(same_row(info.type, got, wanted, static_cast<std::size_t>(length)));
-              expected.put(s, tokens[t].index, key, head, got);
-            }
-          }
-        }
-        REQUIRE(cache.bytes() == expected.bytes());
+TEST_CASE("keys of any type are stored beside values of any other") {
+  for (gpu_device& device : gpu_devices()) {
+    for (const auto& key : nibble::all_kv_types) {
+      for (const auto& value : nibble::all_kv_types) {
+        check_stored(device, key.type, value.type, 64, 64);
+        check_stored(device, key.type, value.type, 128, 96);
       }
     }
   }
