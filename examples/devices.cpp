@@ -129,7 +129,18 @@ nlohmann::ordered_json to_json(const nibble::device_speed& speed) {
           {"link_seconds", speed.link_seconds}};
 }
 
-nlohmann::ordered_json to_json(const nibble::devices::hardware& found, const speeds& measured) {
+// The middle of several turns, in bytes a second.
+double measure_disk(const std::string& model) {
+  std::cerr << "measuring the disk of " << model << '\n';
+  const nibble::gguf::file file(model, {.header_only = true});
+  std::vector<double> rates;
+  for (int i = 0; i < 3; ++i) rates.push_back(nibble::measure_disk(file));
+  std::sort(rates.begin(), rates.end());
+  return rates[1];
+}
+
+nlohmann::ordered_json to_json(const nibble::devices::hardware& found, const speeds& measured,
+                               std::optional<double> disk) {
   nlohmann::ordered_json devices = nlohmann::ordered_json::array();
   for (const nibble::device_info& d : found.all) {
     devices.push_back({{"id", d.id},
@@ -140,7 +151,9 @@ nlohmann::ordered_json to_json(const nibble::devices::hardware& found, const spe
     const auto speed = measured.find(d.id);
     if (speed != measured.end()) devices.back()["speed"] = to_json(speed->second);
   }
-  return {{"devices", devices}, {"notes", found.notes}};
+  nlohmann::ordered_json all = {{"devices", devices}, {"notes", found.notes}};
+  if (disk) all["disk_bytes_per_second"] = *disk;
+  return all;
 }
 
 // What is wrong with the name of a format.
@@ -153,6 +166,7 @@ std::string is_format(const std::string& name) {
 struct devices_options {
   std::string json;
   bool measure = false, no_cache = false;
+  std::string disk;  // a model's file
   std::vector<std::string> formats;
   std::vector<std::string> kv_types;
 
@@ -172,6 +186,11 @@ struct devices_options {
         ->delimiter(',')
         ->check(CLI::IsMember(kv_names()))
         ->needs(wanted);
+    app.add_option("--disk", disk,
+                   "also measure how fast this model's file is read from its disk, as it would be "
+                   "if it did not fit into memory")
+        ->type_name("MODEL")
+        ->check(CLI::ExistingFile);
     app.add_flag("--no-cache", no_cache, "do not keep the figures")->needs(wanted);
   }
 
@@ -203,12 +222,18 @@ int main(int argc, char** argv) {
     if (!options.json.empty()) file.emplace(options.json, std::vector<std::filesystem::path>{});
     nibble::devices::hardware found = nibble::devices::probe();
     const speeds measured = options.measure ? measure(found, options.speed()) : speeds{};
+    std::optional<double> disk;
+    if (!options.disk.empty()) disk = measure_disk(options.disk);
     print(found);
     for (const auto& [id, speed] : measured) print(id, speed);
+    if (disk) {
+      std::cout << "\ndisk\n";
+      print_row("read", {rate(*disk, "GB/s")});
+    }
     if (!file) return;
-    file->stream()
-        << to_json(found, measured).dump(1, ' ', false, nlohmann::json::error_handler_t::replace)
-        << '\n';
+    file->stream() << to_json(found, measured, disk)
+                          .dump(1, ' ', false, nlohmann::json::error_handler_t::replace)
+                   << '\n';
     file->finish();
   });
 }

@@ -4,7 +4,7 @@ target_sources(${target} PRIVATE ${PROJECT_SOURCE_DIR}/examples/perplexity_stati
 
 # Where each program is: {"generate", "/.../nibble-generate"}, ...
 set(programs "")
-foreach(program generate batch inspect tokenize logits bench perplexity imatrix quantize synth embed-in-app plan)
+foreach(program generate batch inspect tokenize logits bench perplexity imatrix quantize synth embed-in-app plan devices)
   string(APPEND programs "{\"${program}\", \"$<TARGET_FILE:nibble-${program}>\"},\n")
   add_dependencies(${target} nibble-${program})
 endforeach()
