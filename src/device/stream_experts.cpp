@@ -87,8 +87,11 @@ stream_experts::stream_experts(const expert_cache& size, std::byte* memory, std:
       read_(std::move(read)),
       blocks_(blocks),
       slots_(static_cast<std::size_t>(size.slots)) {
+  free_.reserve(slots_.size());
+  used_.reserve(slots_.size());
   for (std::size_t i = 0; i < slots_.size(); ++i) {
     slots_[i].at = order_.insert(order_.end(), i);
+    free_.push_back(slots_.size() - 1 - i);
   }
 }
 
@@ -111,7 +114,13 @@ void stream_experts::keep(block_experts& of, std::size_t expert, bool passing) {
   if (!is_here(of, expert)) return;
   slot& s = slots_[of.slot_of[expert]];
   if (!passing && !s.used) order_.splice(order_.begin(), order_, s.at);
-  s.used = true;
+  use(of.slot_of[expert]);
+}
+
+void stream_experts::use(std::size_t at) {
+  if (slots_[at].used) return;
+  slots_[at].used = true;
+  used_.push_back(at);
 }
 
 void stream_experts::bring(lock& held, block_experts& of, std::size_t expert, bool passing) {
@@ -124,20 +133,25 @@ void stream_experts::bring(lock& held, block_experts& of, std::size_t expert, bo
   at = take_slot(held);
   begin(at, of, expert);
   order_.splice(passing ? order_.end() : order_.begin(), order_, slots_[at].at);
-  slots_[at].used = true;
+  use(at);
 }
 
 std::size_t stream_experts::take_slot(lock& held) {
   for (;;) {
+    if (!free_.empty()) {
+      const std::size_t at = free_.back();
+      free_.pop_back();
+      return at;
+    }
     bool any_left = false;
     for (auto i = order_.rbegin(); i != order_.rend(); ++i) {
       const slot& s = slots_[*i];
       any_left = any_left || (s.left > 0 && !s.used);
       if (s.used || s.left > 0) continue;
-      const std::size_t at = *i;
-      empty(at);
-      return at;
+      empty(*i);
+      break;
     }
+    if (!free_.empty()) continue;
     if (!any_left) {
       throw error(errc::invalid_argument,
                   concat("a batch goes through more experts of a layer than the ", slots_.size(),
@@ -193,15 +207,18 @@ void stream_experts::empty(std::size_t at) noexcept {
   s.of->slot_of[s.expert] = none;
   s.of = nullptr;
   s.failure = nullptr;
+  free_.push_back(at);
 }
 
 void stream_experts::release(std::size_t of_block) noexcept {
   const block_experts* const of = blocks_[of_block].get();
   if (!of) return;
   const std::lock_guard held(mutex_);
-  for (slot& s : slots_) {
-    if (s.of == of) s.used = false;
-  }
+  std::erase_if(used_, [&](std::size_t at) {
+    if (slots_[at].of != of) return false;
+    slots_[at].used = false;
+    return true;
+  });
 }
 
 }  // namespace nibble::inline NIBBLE_ABI

@@ -56,6 +56,7 @@ class stream_experts {
   void keep(block_experts& of, std::size_t expert, bool passing);
   void bring(lock& held, block_experts& of, std::size_t expert, bool passing);
   std::size_t take_slot(lock& held);
+  void use(std::size_t at);
   void begin(std::size_t at, block_experts& of, std::size_t expert);
   void fill(std::size_t at, std::size_t piece, std::span<std::byte> staging) noexcept;
   void empty(std::size_t at) noexcept;
@@ -69,7 +70,9 @@ class stream_experts {
   std::mutex mutex_;  // guards what follows, and which slot an expert has
   std::condition_variable changed_;
   std::vector<slot> slots_;
-  std::list<std::size_t> order_;  // of slots: the one used last first
+  std::vector<std::size_t> free_;  // slots with nothing in them
+  std::vector<std::size_t> used_;  // by the run of now
+  std::list<std::size_t> order_;   // of slots: the one used last first
 };
 
 }  // namespace nibble::inline NIBBLE_ABI

@@ -149,6 +149,21 @@ TEST_CASE("what a long prompt goes through does not push out what tokens use") {
   CHECK(disk.read_since() == 0);
 }
 
+TEST_CASE("long prompts find again what there was room for") {
+  on_disk disk(8);
+  for (const std::size_t block : {0, 1, 0}) CHECK(disk.run(block, {0, 1, 2}, true));
+  CHECK(disk.read_since() == 6);
+  // more than fits: what came first stays
+  for (int round = 0; round < 3; ++round) {
+    for (std::size_t block = 0; block < blocks; ++block) {
+      CHECK(disk.run(block, {0, 1, 2, 3}, true));
+    }
+  }
+  CHECK(disk.read_since() <= 2 + 3 * 4 + 2 * 2);
+  CHECK(disk.run(0, {0, 1, 2}, true));
+  CHECK(disk.read_since() == 0);
+}
+
 TEST_CASE("a run has room for as many experts as there are slots, and no more") {
   on_disk disk(4);
   CHECK(disk.run(0, {4, 5, 6, 7}));
