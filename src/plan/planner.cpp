@@ -50,10 +50,27 @@ bool is_meant(const pinned_blocks& pin, const block_id& block) {
   return false;
 }
 
+// Bytes of blocks that each memory has room for, at most: a place takes something of its own as
+// soon as a block lies there.
+std::vector<std::uint64_t> rooms_for_blocks(const placement_problem& p) {
+  std::vector<std::uint64_t> rooms(p.memories.size(), 0);
+  for (std::size_t q = 0; q < p.places.size(); ++q) {
+    constexpr std::uint64_t none = std::numeric_limits<std::uint64_t>::max();
+    std::uint64_t least = none;
+    for (const auto& block : p.blocks) {
+      if (block[q].allowed) least = std::min(least, block[q].scratch);
+    }
+    const auto m = static_cast<std::size_t>(p.places[q].memory);
+    const std::uint64_t own = checked_add(p.places[q].opening, least).value_or(none);
+    if (own < p.memories[m].budget) rooms[m] = std::max(rooms[m], p.memories[m].budget - own);
+  }
+  return rooms;
+}
+
 // False if there is too little memory however it is shared out, which need not be searched for.
 bool may_fit(const placement_problem& p) {
   constexpr std::uint64_t most = std::numeric_limits<std::uint64_t>::max();
-  std::uint64_t needed = 0, budgets = 0, common = 0;
+  std::uint64_t needed = 0, room = 0, common = 0;
   for (const auto& block : p.blocks) {
     std::uint64_t least = most;
     for (const auto& option : block) {
@@ -61,22 +78,33 @@ bool may_fit(const placement_problem& p) {
     }
     needed = checked_add(needed, least).value_or(most);
   }
-  for (const auto& memory : p.memories) {
-    budgets = checked_add(budgets, memory.budget).value_or(most);
+  for (const std::uint64_t bytes : rooms_for_blocks(p)) {
+    room = checked_add(room, bytes).value_or(most);
   }
   for (const std::uint64_t bytes : p.common_ends) common = std::max(common, bytes);
-  return needed < common || needed - common <= budgets;
+  return needed < common || needed - common <= room;
+}
+
+std::vector<const device_sizes*> checked_sizes(const model_definition& model,
+                                               std::span<const offered_device> devices,
+                                               const plan_options& options) {
+  check_devices(devices);
+  check_budget_options(options, devices.size(), model.hp.n_layer);
+  std::vector<const device_sizes*> sizes;
+  for (const offered_device& d : devices) sizes.push_back(d.sizes);
+  return sizes;
 }
 
 }  // namespace
 
 planner::planner(const model_definition& model, std::span<const offered_device> devices,
                  const plan_options& options)
-    : model_(model), devices_(devices), options_(options) {
-  check_devices(devices);
-  check_budget_options(options, devices.size(), model.hp.n_layer);
+    : model_(model),
+      devices_(devices),
+      options_(options),
+      sizes_(checked_sizes(model, devices, options)),
+      blocks_(model, sizes_) {
   for (std::size_t d = 0; d < devices_.size(); ++d) {
-    sizes_.push_back(devices_[d].sizes);
     budgets_.push_back(budget_of(devices_[d], options_));
     if (!is_host(d)) has_gpu_ = true;
     if (!cpu_ && is_host(d) && !has_ring(d)) cpu_ = d;
@@ -173,9 +201,9 @@ placement_problem planner::problem_of(const cost_model& costs, const plan_option
   return p;
 }
 
-placement planner::count(const std::vector<std::int32_t>& device_of, const placement& sizes) const {
+placement planner::count(const std::vector<std::int32_t>& device_of, const placement& sizes) {
   const auto counted = [&](std::int32_t part) {
-    placement p = place_blocks(model_, sizes_, device_of, sizes, part);
+    placement p = place_blocks(blocks_, device_of, sizes, part);
     for (std::size_t d = 0; d < devices_.size(); ++d) {
       device_use& use = p.devices[d];
       use.budget = budgets_[d];
@@ -224,7 +252,7 @@ std::map<std::size_t, std::uint64_t> planner::excess_of(const placement& p) cons
 std::optional<placement> planner::place(const plan_options& options, where allowed, int effort) {
   placement sizes = choose_sizes(model_, options);
   sizes.part = usual_part(sizes);
-  const cost_model costs(model_, devices_, options_, sizes);
+  const cost_model costs(blocks_, devices_, options_, sizes);
   unusable_.clear();
   for (std::size_t d = 0; d < devices_.size(); ++d) {
     if (costs.why(d).empty()) continue;
@@ -263,7 +291,7 @@ std::optional<placement> planner::search(const cost_model& costs, const placemen
 // The search adds up what devices take; where parts of prompts overlap, less passes. So placements
 // that are simple to name are looked at, too: all on one device, and even shares of several GPUs.
 void planner::choose_overlapping(placement& best, const cost_model& costs,
-                                 const placement_problem& problem, const placement& sizes) const {
+                                 const placement_problem& problem, const placement& sizes) {
   for (const auto& device_of : simple_placements(problem)) {
     const bool allowed = std::equal(device_of.begin(), device_of.end(), problem.blocks.begin(),
                                     [](std::int32_t d, const auto& options) {
@@ -406,6 +434,7 @@ placement planner::place_all() {
 
 placement planner::run() {
   placement p = place_all();
+  p.cost = count_token_cost(model_, *sizes_[0], p.kv.key, p.kv.value);
   explain(p);
   return p;
 }
@@ -472,7 +501,7 @@ std::optional<std::uint64_t> planner::missing_on_each(std::int32_t context) {
   wanted.longest_context = false;
   placement sizes = choose_sizes(model_, wanted);
   sizes.part = usual_part(sizes);
-  const cost_model costs(model_, devices_, options_, sizes);
+  const cost_model costs(blocks_, devices_, options_, sizes);
   const std::vector<std::uint64_t> budgets = budgets_;
   const auto fits = [&](std::uint64_t more) {
     for (std::size_t d = 0; d < budgets.size(); ++d) {
@@ -553,7 +582,7 @@ void planner::refuse(const placement* beside) {
   for (std::size_t d = 0; d < devices_.size(); ++d) {
     if (has_ring(d)) continue;
     const std::vector<std::int32_t> all(model_.blocks.size(), static_cast<std::int32_t>(d));
-    const device_use use = place_blocks(model_, sizes_, all, sizes).devices[d];
+    const device_use use = place_blocks(blocks_, all, sizes).devices[d];
     if (!least || use.total() < least->total()) least = use;
   }
   throw error(
