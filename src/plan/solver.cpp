@@ -9,61 +9,6 @@ namespace {
 
 using namespace solving;
 
-constexpr std::size_t max_move = 4;  // blocks that are moved together
-
-// ---- small moves ----
-
-// Moves the blocks [begin, end) of a placement if that fits and is faster.
-bool move_run(const placement_problem& p, std::size_t begin, std::size_t end, std::int32_t place,
-              found_placement& best) {
-  const std::size_t blocks = p.blocks.size();
-  auto& now = best.place;
-  const auto seconds = [&] {  // that depend on the blocks
-    double sum = 0;
-    for (std::size_t b = begin; b < end; ++b) {
-      const auto q = static_cast<std::size_t>(now[b]);
-      sum += p.blocks[b][q].seconds + (b == 0 ? p.places[q].entering : 0);
-      sum += b + 1 == blocks ? p.places[q].leaving : 0;
-    }
-    for (std::size_t b = std::max<std::size_t>(begin, 1); b < std::min(end + 1, blocks); ++b) {
-      sum += p.crossing[static_cast<std::size_t>(now[b - 1]) * p.places.size() +
-                        static_cast<std::size_t>(now[b])];
-    }
-    return sum;
-  };
-  std::array<std::int32_t, max_move> old{};
-  const auto first = now.begin() + static_cast<std::ptrdiff_t>(begin);
-  const auto last = now.begin() + static_cast<std::ptrdiff_t>(end);
-  const double before = seconds();
-  std::copy(first, last, old.begin());
-  std::fill(first, last, place);
-  if (seconds() < before - equal * best.seconds) {
-    if (const auto used = bytes_used(p, now)) {
-      best.seconds = seconds_of(p, now);
-      best.share = solving::greatest_share(p, used->data());
-      return true;
-    }
-  }
-  std::copy(old.begin(), old.begin() + (last - first), first);
-  return false;
-}
-
-// Moves runs of blocks until no move of one run is better: passes keep labels that promise much,
-// and may end with ones that kept less.
-void settle(const placement_problem& p, found_placement& best) {
-  const std::size_t blocks = p.blocks.size();
-  for (bool better = true; better;) {
-    better = false;
-    for (std::size_t n = 1; n <= std::min(max_move, blocks); ++n) {
-      for (std::size_t b = 0; b + n <= blocks; ++b) {
-        for (std::size_t q = 0; q < p.places.size(); ++q) {
-          better |= move_run(p, b, b + n, static_cast<std::int32_t>(q), best);
-        }
-      }
-    }
-  }
-}
-
 // ---- prices ----
 
 struct pricing {
