@@ -67,22 +67,36 @@ std::vector<std::uint64_t> rooms_for_blocks(const placement_problem& p) {
   return rooms;
 }
 
-// False if there is too little memory however it is shared out, which need not be searched for.
+// False if there is too little memory however it is shared out, which need not be searched for: in
+// all, or for blocks that may lie in one memory only.
 bool may_fit(const placement_problem& p) {
   constexpr std::uint64_t most = std::numeric_limits<std::uint64_t>::max();
+  const std::vector<std::uint64_t> rooms = rooms_for_blocks(p);
+  std::vector<std::uint64_t> bound(p.memories.size(), 0);
   std::uint64_t needed = 0, room = 0, common = 0;
   for (const auto& block : p.blocks) {
-    std::uint64_t least = most;
-    for (const auto& option : block) {
-      if (option.allowed) least = std::min(least, option.bytes);
+    std::uint64_t least = most, places = 0;
+    std::size_t memory = 0;
+    bool one = true;  // memory
+    for (std::size_t q = 0; q < block.size(); ++q) {
+      if (!block[q].allowed) continue;
+      least = std::min(least, block[q].bytes);
+      const auto m = static_cast<std::size_t>(p.places[q].memory);
+      one = one && (places++ == 0 || m == memory);
+      memory = m;
     }
     needed = checked_add(needed, least).value_or(most);
-  }
-  for (const std::uint64_t bytes : rooms_for_blocks(p)) {
-    room = checked_add(room, bytes).value_or(most);
+    if (places > 0 && one) bound[memory] = checked_add(bound[memory], least).value_or(most);
   }
   for (const std::uint64_t bytes : p.common_ends) common = std::max(common, bytes);
-  return needed < common || needed - common <= room;
+  const auto fits = [&](std::uint64_t bytes, std::uint64_t into) {
+    return bytes < common || bytes - common <= into;
+  };
+  for (std::size_t m = 0; m < rooms.size(); ++m) {
+    if (!fits(bound[m], rooms[m])) return false;
+    room = checked_add(room, rooms[m]).value_or(most);
+  }
+  return fits(needed, room);
 }
 
 std::vector<const device_sizes*> checked_sizes(const model_definition& model,
@@ -344,26 +358,28 @@ std::optional<placement> planner::longest(const plan_options& options) {
   // what a plan shortens to is another matter than what was asked for
   const std::int32_t least = options.longest_context ? context_step : options.least_context;
   std::int32_t low = std::min(least, most), high = most;
-  const auto with = [&](std::int32_t context) {
+  const auto with = [&](std::int32_t context, int effort) {
     plan_options tried = options;
     tried.context = context;
-    return place(tried, where::accelerated);
+    return place(tried, where::accelerated, effort);
   };
-  std::optional<placement> best = with(high);
+  std::optional<placement> best = with(high, 1);
   if (best) return best;
-  best = with(low);
+  best = with(low, 0);
   if (!best) return best;
   while (high - low > context_step) {
     const std::int32_t middle =
         std::max(low + 1, (low + (high - low) / 2) / context_step * context_step);
-    if (auto found = with(middle)) {
+    if (auto found = with(middle, 0)) {
       best = std::move(found);
       low = middle;
     } else {
       high = middle;
     }
   }
-  return best;
+  // until here only whether it fits mattered
+  auto found = with(low, 1);
+  return found ? std::move(found) : std::move(best);
 }
 
 std::optional<placement> planner::concede() {
@@ -406,9 +422,10 @@ std::optional<placement> planner::concede() {
 }
 
 placement planner::place_all() {
+  std::optional<placement> found;
   if (options_.longest_context) {
-    if (auto found = longest(options_)) return *std::move(found);
-  } else if (auto found = place(options_, where::anywhere, main_effort)) {
+    if ((found = longest(options_))) return *std::move(found);
+  } else if ((found = place(options_, where::anywhere, main_effort))) {
     if (!has_gpu_ || on_gpus(*found)) return *std::move(found);
     if (auto whole = place(options_, where::accelerated)) {
       // GPUs may hold everything, and yet not be the fastest for all of it
@@ -419,14 +436,16 @@ placement planner::place_all() {
     if (options_.on_shortage == shortage::warn) return *std::move(found);
     if (options_.on_shortage == shortage::fail) refuse(&*found);
   }
+  const bool cut_short = cut_short_;
   if (options_.on_shortage == shortage::degrade) {
-    if (auto found = concede()) return *std::move(found);
+    if (auto conceded = concede()) return *std::move(conceded);
   }
-  plan_options least = options_;
+  cut_short_ = cut_short;
   if (options_.longest_context) {
+    plan_options least = options_;
     least.context = std::min(options_.least_context, std::max(model_.hp.n_ctx_train, 1));
+    found = place(least, where::anywhere, main_effort);
   }
-  auto found = place(least, where::anywhere, main_effort);
   if (!found) refuse(nullptr);
   if (options_.on_shortage == shortage::fail) refuse(&*found);
   return *std::move(found);

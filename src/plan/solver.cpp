@@ -11,6 +11,9 @@ using namespace solving;
 
 // ---- prices ----
 
+// What finding prices may take, unless that allows fewer steps than these.
+constexpr std::int64_t most_tuning = 1'000'000, least_steps = 6;
+
 struct pricing {
   std::vector<double> prices;
   double least = -never;  // seconds that any placement takes
@@ -23,6 +26,10 @@ pricing tune(const chain& c, std::vector<double> start, double limit, int steps)
   // an entry of the table of bounds takes about a tenth of what a label takes for a memory
   const auto table = c.firsts.size() * c.blocks * c.leader.size() * c.leader.size();
   const auto work = static_cast<std::int64_t>(table * (c.memories + 1) / 10);
+  // thousands of layers have no more time than others
+  const std::int64_t most_steps =
+      std::max(least_steps, most_tuning / std::max<std::int64_t>(work, 1));
+  steps = static_cast<int>(std::min<std::int64_t>(steps, most_steps));
   std::int64_t spent = 0;
   double stride = 1;
   int failures = 0;
@@ -89,6 +96,7 @@ class solver {
             const std::vector<std::int32_t>* only = nullptr);
   void retune(int steps);
   void vary(std::int64_t work);
+  void make_room();
   void polish(std::int64_t work);
   bool done() const { return result.exhausted || (any_ && !result.best.place.empty()); }
 
@@ -149,6 +157,33 @@ void solver::vary(std::int64_t work) {
   }
 }
 
+// Where memories are so full that no pass finds a way through: the blocks that may lie at one place
+// lie there, and the others where they take the fewest bytes.
+void solver::make_room() {
+  const placement_problem& p = c_.problem;
+  found_placement best;
+  for (std::size_t q = 0; q < c_.places; ++q) {
+    found_placement f;
+    for (std::size_t b = 0; b < c_.blocks; ++b) {
+      std::size_t to = q;
+      for (std::size_t r = 0; r < c_.places; ++r) {
+        if (c_.allowed[c_.at(b, q)] || !c_.allowed[c_.at(b, r)]) continue;
+        if (!c_.allowed[c_.at(b, to)] || c_.bytes[c_.at(b, r)] < c_.bytes[c_.at(b, to)]) to = r;
+      }
+      f.place.push_back(static_cast<std::int32_t>(to));
+    }
+    const auto used = bytes_used(p, f.place);
+    if (!used) continue;
+    f.seconds = seconds_of(p, f.place);
+    f.share = greatest_share(p, used->data());
+    settle(p, f);
+    if (f.seconds < best.seconds) best = std::move(f);
+  }
+  if (best.place.empty()) return;
+  result.best = std::move(best);
+  limit_ = result.best.seconds * (1 - 0.5 * equal);
+}
+
 // Tries everything near the crossings of the best placement.
 void solver::polish(std::int64_t work) {
   constexpr std::size_t reach = 4, width = 64;
@@ -169,6 +204,7 @@ void solver::run(std::int64_t work, std::int64_t work_to_fit) {
   pass(8, work);
   if (!any_ && !done()) {
     vary(work);
+    if (result.best.place.empty()) make_room();
     retune(20);
     polish(work / 2);
   }

@@ -142,7 +142,7 @@ bounds::bounds(const chain& of, std::vector<double> prices_of)
   for (std::size_t from = 0; from < c_.leader.size(); ++from) {
     for (std::size_t to = 0; to < c_.leader.size(); ++to) cross_.push_back(find_cross(from, to));
   }
-  table_.resize((c_.leader.size() + 1) * c_.blocks * c_.leader.size() * (c_.memories + 1));
+  table_.resize((c_.firsts.back() + 1) * c_.blocks * c_.leader.size() * (c_.memories + 1));
   for (const std::size_t first : c_.firsts) fill(first);
 }
 
