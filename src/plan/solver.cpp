@@ -11,6 +11,8 @@ using namespace solving;
 
 // ---- prices ----
 
+// Comparisons of pairs of small changes.
+constexpr std::int64_t most_exchanges = 200'000;
 // What finding prices may take, unless that allows fewer steps than these.
 constexpr std::int64_t most_tuning = 1'000'000, least_steps = 6;
 
@@ -97,6 +99,7 @@ class solver {
   void retune(int steps);
   void vary(std::int64_t work);
   void make_room();
+  void improve(std::int64_t work);
   void polish(std::int64_t work);
   bool done() const { return result.exhausted || (any_ && !result.best.place.empty()); }
 
@@ -224,6 +227,19 @@ void solver::run(std::int64_t work, std::int64_t work_to_fit) {
     width = std::max(next, width + 1);
   }
   if (!any_) polish(work + work / 8);
+  if (!any_) improve(work);
+}
+
+// What passes that keep few labels miss: pairs of small changes, and what is near them.
+void solver::improve(std::int64_t work) {
+  for (int round = 0; round < 2 && !done() && !result.best.place.empty(); ++round) {
+    const double before = result.best.seconds;
+    exchange(c_.problem, result.best, most_exchanges);
+    if (!(result.best.seconds < before)) break;
+    limit_ = std::min(limit_, result.best.seconds * (1 - 0.5 * equal));
+    result.exhausted = !(result.at.least < limit_);
+    if (round == 0) polish(result.work + work / 8);
+  }
 }
 
 // Of all bytes of the even memories that are used.

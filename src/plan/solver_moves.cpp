@@ -59,14 +59,14 @@ bool usage::fits() const {
   return true;
 }
 
-bool usage::may_take(std::size_t begin, std::size_t end, std::size_t to) const {
+std::uint64_t usage::lacking(std::size_t begin, std::size_t end, std::size_t to) const {
   const auto m = static_cast<std::size_t>(p_.places[to].memory);
-  if (begin == 0 || end == place_.size() || lying_[m] > 1 || used_[m].high != 0) return true;
+  if (begin == 0 || end == place_.size() || lying_[m] > 1) return 0;
   wide sum = used_[m];  // what is shared there can only grow
   for (std::size_t b = begin; b < end; ++b) {
     if (place_[b] != to) sum.add(p_.blocks[b][to].bytes);
   }
-  return sum.high == 0 && sum.low <= p_.memories[m].budget;
+  return sum.high != 0 ? most : minus(sum.low, p_.memories[m].budget);
 }
 
 std::vector<std::uint64_t> usage::used() const {
@@ -79,19 +79,44 @@ namespace {
 
 constexpr std::size_t max_move = 4;  // blocks that are moved together
 
+// Blocks [begin, end) going to one place.
+struct change {
+  std::size_t begin = 0, end = 0, to = 0;
+  double seconds = 0;       // that all takes longer by
+  std::uint64_t bytes = 0;  // of those blocks, in the memory that is looked at
+
+  bool touches(const change& other) const { return begin <= other.end && other.begin <= end; }
+};
+
 class mover {
  public:
   mover(const placement_problem& p, found_placement& best)
       : p_(p), best_(best), now_(p, best.place) {}
 
-  // Moves the blocks [begin, end) if that fits and is faster.
-  bool move_run(std::size_t begin, std::size_t end, std::size_t to);
+  // Makes each change that fits and is faster, until there is none.
+  void settle();
+  // Makes the best pair of changes of which one gives the other its room; whether there is one.
+  bool exchange(std::int64_t& work);
 
  private:
+  using run = std::array<std::size_t, max_move>;
+
+  bool move_run(std::size_t begin, std::size_t end, std::size_t to);
   double seconds_if(std::size_t begin, std::size_t end, std::size_t to) const;
   double seconds_now(std::size_t begin, std::size_t end) const;
   bool allowed(std::size_t begin, std::size_t end, std::size_t to) const;
+  run apply(const change& c);
+  void revert(const change& c, const run& old);
+  std::vector<change> changes() const;
+  // Those that take bytes out of a memory, the cheapest first.
+  std::vector<change> leaving(const std::vector<change>& all, std::size_t memory) const;
+  // Seconds that both together take longer by; `never` if they do not fit.
+  double together(const change& one, const change& other);
   void accept();
+
+  std::size_t memory_of(std::size_t place) const {
+    return static_cast<std::size_t>(p_.places[place].memory);
+  }
 
   const placement_problem& p_;
   found_placement& best_;
@@ -128,7 +153,20 @@ bool mover::allowed(std::size_t begin, std::size_t end, std::size_t to) const {
   for (std::size_t b = begin; b < end; ++b) {
     if (!p_.blocks[b][to].allowed) return false;
   }
-  return now_.may_take(begin, end, to);
+  return true;
+}
+
+mover::run mover::apply(const change& c) {
+  run old{};
+  for (std::size_t b = c.begin; b < c.end; ++b) {
+    old[b - c.begin] = now_.place(b);
+    now_.move(b, c.to);
+  }
+  return old;
+}
+
+void mover::revert(const change& c, const run& old) {
+  for (std::size_t b = c.begin; b < c.end; ++b) now_.move(b, old[b - c.begin]);
 }
 
 void mover::accept() {
@@ -141,30 +179,108 @@ void mover::accept() {
 
 bool mover::move_run(std::size_t begin, std::size_t end, std::size_t to) {
   if (!(seconds_if(begin, end, to) < seconds_now(begin, end) - equal * best_.seconds)) return false;
-  if (!allowed(begin, end, to)) return false;
-  std::array<std::size_t, max_move> old{};
-  for (std::size_t b = begin; b < end; ++b) old[b - begin] = now_.place(b), now_.move(b, to);
+  if (!allowed(begin, end, to) || now_.lacking(begin, end, to) > 0) return false;
+  const change c{begin, end, to};
+  const run old = apply(c);
   if (now_.fits()) {
     accept();
     return true;
   }
-  for (std::size_t b = begin; b < end; ++b) now_.move(b, old[b - begin]);
+  revert(c, old);
   return false;
+}
+
+void mover::settle() {
+  const std::size_t blocks = p_.blocks.size();
+  for (bool better = true; better;) {
+    better = false;
+    for (std::size_t n = 1; n <= std::min(max_move, blocks); ++n) {
+      for (std::size_t b = 0; b + n <= blocks; ++b) {
+        for (std::size_t q = 0; q < p_.places.size(); ++q) better |= move_run(b, b + n, q);
+      }
+    }
+  }
+}
+
+std::vector<change> mover::changes() const {
+  const std::size_t blocks = p_.blocks.size();
+  std::vector<change> all;
+  for (std::size_t n = 1; n <= std::min(max_move, blocks); ++n) {
+    for (std::size_t b = 0; b + n <= blocks; ++b) {
+      for (std::size_t q = 0; q < p_.places.size(); ++q) {
+        // ends that stay would make it the change of a shorter run
+        if (now_.place(b) == q || now_.place(b + n - 1) == q || !allowed(b, b + n, q)) continue;
+        all.push_back({b, b + n, q, seconds_if(b, b + n, q) - seconds_now(b, b + n)});
+      }
+    }
+  }
+  std::sort(all.begin(), all.end(), [](const change& a, const change& b) {
+    return std::tie(a.seconds, a.begin, a.end, a.to) < std::tie(b.seconds, b.begin, b.end, b.to);
+  });
+  return all;
+}
+
+std::vector<change> mover::leaving(const std::vector<change>& all, std::size_t memory) const {
+  std::vector<change> found;
+  for (change c : all) {
+    if (memory_of(c.to) == memory) continue;
+    for (std::size_t b = c.begin; b < c.end; ++b) {
+      const std::size_t q = now_.place(b);
+      if (memory_of(q) == memory) c.bytes = plus(c.bytes, p_.blocks[b][q].bytes);
+    }
+    if (c.bytes > 0) found.push_back(c);
+  }
+  return found;
+}
+
+double mover::together(const change& one, const change& other) {
+  const run first = apply(one);
+  double seconds = one.seconds + seconds_if(other.begin, other.end, other.to) -
+                   seconds_now(other.begin, other.end);
+  const run second = apply(other);
+  if (!now_.fits()) seconds = never;
+  revert(other, second);
+  revert(one, first);
+  return seconds;
+}
+
+bool mover::exchange(std::int64_t& work) {
+  const std::vector<change> all = changes();
+  std::vector<std::vector<change>> out;
+  for (std::size_t m = 0; m < p_.memories.size(); ++m) out.push_back(leaving(all, m));
+  work -= static_cast<std::int64_t>(all.size() * (1 + p_.memories.size()));
+  change best_in, best_out;
+  double best = -equal * best_.seconds;
+  for (change in : all) {
+    const auto& others = out[memory_of(in.to)];
+    if (others.empty() || work < 0) continue;
+    if (!(in.seconds < 0)) break;
+    const std::uint64_t need = now_.lacking(in.begin, in.end, in.to);
+    for (const change& o : others) {
+      --work;
+      if (!(in.seconds + o.seconds < best) || work < 0) break;
+      if (o.bytes < need || o.touches(in)) continue;
+      work -= 20;  // of which this takes as much
+      const double seconds = together(o, in);
+      if (seconds < best) best = seconds, best_in = in, best_out = o;
+    }
+  }
+  if (best_in.end == 0) return false;
+  apply(best_out), apply(best_in);
+  accept();
+  return true;
 }
 
 }  // namespace
 
 void settle(const placement_problem& p, found_placement& best) {
-  const std::size_t blocks = p.blocks.size();
+  mover(p, best).settle();
+}
+
+void exchange(const placement_problem& p, found_placement& best, std::int64_t work) {
   mover moves(p, best);
-  for (bool better = true; better;) {
-    better = false;
-    for (std::size_t n = 1; n <= std::min(max_move, blocks); ++n) {
-      for (std::size_t b = 0; b + n <= blocks; ++b) {
-        for (std::size_t q = 0; q < p.places.size(); ++q) better |= moves.move_run(b, b + n, q);
-      }
-    }
-  }
+  moves.settle();
+  while (work > 0 && moves.exchange(work)) moves.settle();
 }
 
 }  // namespace solving

@@ -200,8 +200,9 @@ class usage {
   std::size_t place(std::size_t block) const { return place_[block]; }
   // No budget is exceeded; what overflows 64 bits exceeds all.
   bool fits() const;
-  // False only if blocks [begin, end) cannot fit at `to`, whatever becomes of their places.
-  bool may_take(std::size_t begin, std::size_t end, std::size_t to) const;
+  // Bytes at least that blocks [begin, end) have too little room by at `to`, whatever becomes of
+  // their places.
+  std::uint64_t lacking(std::size_t begin, std::size_t end, std::size_t to) const;
   std::vector<std::uint64_t> used() const;  // by memory, if it fits
 
  private:
@@ -268,8 +269,12 @@ class search {
   std::vector<std::vector<std::pair<std::int32_t, std::uint32_t>>> trace_;  // (parent, place)
 };
 
-// Changes a placement in small ways until none of them makes it faster.
+// Moves runs of blocks until no move of one run is better: passes keep labels that promise much,
+// and may end with ones that kept less.
 void settle(const placement_problem& p, found_placement& best);
+// The same with two runs at a time, where one makes room for the other. `work`: a count, about that
+// of comparisons.
+void exchange(const placement_problem& p, found_placement& best, std::int64_t work);
 
 }  // namespace solving
 
