@@ -61,11 +61,15 @@ class planner {
   void explain(placement& p);
   // Whether there are some on disk.
   bool explain_experts(placement& p, std::size_t device) const;
+  void explain_gpu_layers(placement& p) const;
   void explain_shortage(placement& p);
   std::optional<std::uint64_t> missing_on_each(std::int32_t context);
   // What would make everything fit on the GPUs, as sentences.
   std::vector<std::string> remedies(const placement& p);
+  // beside: a plan that has not everything on the GPUs, if there is one.
   [[noreturn]] void refuse(const placement* beside);
+  std::string least_beside_disk(const placement& sizes);
+  std::string advice_of_context();
 
   bool is_host(std::size_t device) const;
   bool has_experts(std::size_t block) const;

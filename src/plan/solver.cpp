@@ -12,7 +12,7 @@ using namespace solving;
 // ---- prices ----
 
 // Comparisons of pairs of small changes.
-constexpr std::int64_t most_exchanges = 200'000;
+constexpr std::int64_t most_exchanges = 700'000;
 // What finding prices may take, unless that allows fewer steps than these.
 constexpr std::int64_t most_tuning = 1'000'000, least_steps = 6;
 
@@ -360,7 +360,7 @@ placement_answer solve(const placement_problem& problem, const solver_limits& li
   s.least = p.at.least;
   // evenness matters less where memories are full, as they are if a proof is hard
   s.proven_even = even_out(problem, budgets, p.at, limits.even_work / (s.proven ? 1 : 4), p);
-  if (!s.proven) settle(problem, p.best);
+  if (!s.proven) exchange(problem, p.best, most_exchanges);
   s.place = p.best.place;
   s.seconds = seconds_of(problem, s.place);
   s.least = s.proven ? s.seconds : std::min(std::max(s.least, 0.0), s.seconds);

@@ -8,9 +8,7 @@ usage::usage(const placement_problem& problem, const std::vector<std::int32_t>& 
     : p_(problem),
       place_(place.size(), problem.places.size()),
       at_(problem.places.size()),
-      used_(problem.memories.size()),
-      lying_(problem.memories.size()) {
-  for (const auto& q : problem.places) ++lying_[static_cast<std::size_t>(q.memory)];
+      used_(problem.memories.size()) {
   for (std::size_t b = 0; b < place.size(); ++b) add(b, static_cast<std::size_t>(place[b]));
 }
 
@@ -61,11 +59,19 @@ bool usage::fits() const {
 
 std::uint64_t usage::lacking(std::size_t begin, std::size_t end, std::size_t to) const {
   const auto m = static_cast<std::size_t>(p_.places[to].memory);
-  if (begin == 0 || end == place_.size() || lying_[m] > 1) return 0;
-  wide sum = used_[m];  // what is shared there can only grow
+  if (begin == 0 || end == place_.size() || used_[m].high != 0) return 0;
+  wide sum = used_[m];
   for (std::size_t b = begin; b < end; ++b) {
-    if (place_[b] != to) sum.add(p_.blocks[b][to].bytes);
+    const std::size_t q = place_[b];
+    if (q == to) continue;
+    sum.add(p_.blocks[b][to].bytes);
+    if (static_cast<std::size_t>(p_.places[q].memory) != m) continue;
+    sum.subtract(p_.blocks[b][q].bytes);
+    // what is shared where it was may get less
+    const auto& [scratch, blocks] = *at_[q].scratch.rbegin();
+    if (blocks <= end - begin) sum.subtract(scratch), sum.subtract(p_.places[q].opening);
   }
+  if (sum.high == most) return 0;  // less than nothing
   return sum.high != 0 ? most : minus(sum.low, p_.memories[m].budget);
 }
 
@@ -82,8 +88,9 @@ constexpr std::size_t max_move = 4;  // blocks that are moved together
 // Blocks [begin, end) going to one place.
 struct change {
   std::size_t begin = 0, end = 0, to = 0;
-  double seconds = 0;       // that all takes longer by
-  std::uint64_t bytes = 0;  // of those blocks, in the memory that is looked at
+  double seconds = 0;         // that all takes longer by
+  std::uint64_t bytes = 0;    // that it makes free in the memory that is looked at
+  std::uint64_t lacking = 0;  // that there are too few of where it goes
 
   bool touches(const change& other) const { return begin <= other.end && other.begin <= end; }
 };
@@ -108,6 +115,7 @@ class mover {
   run apply(const change& c);
   void revert(const change& c, const run& old);
   std::vector<change> changes() const;
+  std::uint64_t freed(const change& c, std::size_t memory) const;
   // Those that take bytes out of a memory, the cheapest first.
   std::vector<change> leaving(const std::vector<change>& all, std::size_t memory) const;
   // Seconds that both together take longer by; `never` if they do not fit.
@@ -180,7 +188,7 @@ void mover::accept() {
 bool mover::move_run(std::size_t begin, std::size_t end, std::size_t to) {
   if (!(seconds_if(begin, end, to) < seconds_now(begin, end) - equal * best_.seconds)) return false;
   if (!allowed(begin, end, to) || now_.lacking(begin, end, to) > 0) return false;
-  const change c{begin, end, to};
+  const change c{.begin = begin, .end = end, .to = to};
   const run old = apply(c);
   if (now_.fits()) {
     accept();
@@ -210,7 +218,11 @@ std::vector<change> mover::changes() const {
       for (std::size_t q = 0; q < p_.places.size(); ++q) {
         // ends that stay would make it the change of a shorter run
         if (now_.place(b) == q || now_.place(b + n - 1) == q || !allowed(b, b + n, q)) continue;
-        all.push_back({b, b + n, q, seconds_if(b, b + n, q) - seconds_now(b, b + n)});
+        all.push_back({.begin = b,
+                       .end = b + n,
+                       .to = q,
+                       .seconds = seconds_if(b, b + n, q) - seconds_now(b, b + n),
+                       .lacking = now_.lacking(b, b + n, q)});
       }
     }
   }
@@ -220,14 +232,20 @@ std::vector<change> mover::changes() const {
   return all;
 }
 
+std::uint64_t mover::freed(const change& c, std::size_t memory) const {
+  std::uint64_t before = 0, after = 0;
+  for (std::size_t b = c.begin; b < c.end; ++b) {
+    const std::size_t q = now_.place(b);
+    if (memory_of(q) == memory) before = plus(before, p_.blocks[b][q].bytes);
+    if (memory_of(c.to) == memory) after = plus(after, p_.blocks[b][c.to].bytes);
+  }
+  return minus(before, after);
+}
+
 std::vector<change> mover::leaving(const std::vector<change>& all, std::size_t memory) const {
   std::vector<change> found;
   for (change c : all) {
-    if (memory_of(c.to) == memory) continue;
-    for (std::size_t b = c.begin; b < c.end; ++b) {
-      const std::size_t q = now_.place(b);
-      if (memory_of(q) == memory) c.bytes = plus(c.bytes, p_.blocks[b][q].bytes);
-    }
+    c.bytes = freed(c, memory);
     if (c.bytes > 0) found.push_back(c);
   }
   return found;
@@ -251,16 +269,16 @@ bool mover::exchange(std::int64_t& work) {
   work -= static_cast<std::int64_t>(all.size() * (1 + p_.memories.size()));
   change best_in, best_out;
   double best = -equal * best_.seconds;
-  for (change in : all) {
+  for (const change& in : all) {
     const auto& others = out[memory_of(in.to)];
     if (others.empty() || work < 0) continue;
     if (!(in.seconds < 0)) break;
-    const std::uint64_t need = now_.lacking(in.begin, in.end, in.to);
     for (const change& o : others) {
       --work;
       if (!(in.seconds + o.seconds < best) || work < 0) break;
-      if (o.bytes < need || o.touches(in)) continue;
-      work -= 20;  // of which this takes as much
+      if (o.bytes < in.lacking || o.touches(in)) continue;
+      if (o.lacking > 0 && freed(in, memory_of(o.to)) < o.lacking) continue;
+      work -= 300;  // about what this takes
       const double seconds = together(o, in);
       if (seconds < best) best = seconds, best_in = in, best_out = o;
     }

@@ -224,7 +224,6 @@ class usage {
   std::vector<std::size_t> place_;  // by block
   std::vector<at_place> at_;        // by place
   std::vector<wide> used_;          // by memory
-  std::vector<std::size_t> lying_;  // by memory: how many places
 };
 
 // ---- one pass over the blocks, with at most `width` labels of each ----
