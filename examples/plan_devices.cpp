@@ -1,5 +1,6 @@
 #include "plan_devices.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <limits>
 #include <nibble/device/speed.hpp>
@@ -100,7 +101,8 @@ description read_description(const std::string& text) {
 }  // namespace
 
 std::string help() {
-  return "devices to plan for instead of this machine's, such as gpu:24GiB:1008GB/s:pcie4x16, "
+  return "devices to plan for instead of all of this machine's: ids of some of those (cpu, cuda0), "
+         "or others that are described, such as gpu:24GiB:1008GB/s:pcie4x16, "
          "hip:16GiB:x2 or cpu:64GiB:80GB/s: kind, memory, and as far as known memory bandwidth, "
          "8-bit operations (660TOPS), link, how many; disk:3GB/s for what fits into no memory "
          "(repeatable)";
@@ -156,16 +158,6 @@ nibble::pinned_blocks pin_of(const std::string& text) {
 
 devices::devices(const std::vector<std::string>& descriptions,
                  const nibble::model_definition& model, bool measure) {
-  if (descriptions.empty()) {
-    find(model, measure);
-  } else {
-    for (const std::string& text : descriptions) describe(text);
-  }
-}
-
-void devices::find(const nibble::model_definition& model, bool measure) {
-  const nibble::devices::hardware found = nibble::devices::probe();
-  notes_ = found.notes;
   nibble::speed_options speeds;
   speeds.measure = measure;
   std::set<nibble::format_id> formats;
@@ -173,19 +165,46 @@ void devices::find(const nibble::model_definition& model, bool measure) {
     if (need.found && !need.as_float) formats.insert(need.found->view.format);
   }
   speeds.plan.formats.assign(formats.begin(), formats.end());
-  for (const nibble::device_info& info : found.all) {
-    const bool cpu = info.kind == nibble::device_kind::cpu;
-    const auto open = [&] {
-      return cpu ? nibble::make_cpu_backend() : found.modules->open(info.id);
-    };
-    add(cpu ? nibble::make_cpu_sizes() : found.modules->sizes(info.id),
-        nibble::find_speed(info, open, speeds));
-    if (!offers_.back().speed.measured) {
-      notes_.push_back(info.name +
-                       ": its speed was not measured but is what such devices usually have; "
-                       "--measure measures it.");
+  const auto is_id = [](const std::string& text) { return text.find(':') == text.npos; };
+  std::optional<nibble::devices::hardware> found;  // looked for once, where it is asked for
+  if (descriptions.empty() || std::any_of(descriptions.begin(), descriptions.end(), is_id)) {
+    found = nibble::devices::probe();
+  }
+  if (descriptions.empty()) {
+    notes_ = found->notes;
+    for (const nibble::device_info& info : found->all) add_found(*found, info, speeds);
+  }
+  for (const std::string& text : descriptions) {
+    if (is_id(text)) {
+      add_found(*found, find(*found, text), speeds);
+    } else {
+      describe(text);
     }
   }
+}
+
+const nibble::device_info& devices::find(const nibble::devices::hardware& found,
+                                         const std::string& id) {
+  std::string known;
+  for (const nibble::device_info& info : found.all) {
+    if (info.id == id) return info;
+    known += (known.empty() ? "" : ", ") + info.id;
+  }
+  throw common::usage_error("--device: " + quoted(id) +
+                            " is no device of this machine, which has " + known +
+                            "; others are described, such as gpu:24GiB");
+}
+
+void devices::add_found(const nibble::devices::hardware& found, const nibble::device_info& info,
+                        const nibble::speed_options& speeds) {
+  const bool cpu = info.kind == nibble::device_kind::cpu;
+  const auto open = [&] { return cpu ? nibble::make_cpu_backend() : found.modules->open(info.id); };
+  add(cpu ? nibble::make_cpu_sizes() : found.modules->sizes(info.id),
+      nibble::find_speed(info, open, speeds));
+  if (offers_.back().speed.measured) return;
+  notes_.push_back(info.name +
+                   ": its speed was not measured but is what such devices usually have; "
+                   "--measure measures it.");
 }
 
 void devices::add_disk() {

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <nibble/device/sizes.hpp>
+#include <nibble/device/speed.hpp>
 #include <nibble/nibble.hpp>
 #include <span>
 #include <string>
@@ -22,7 +23,7 @@ nibble::pinned_blocks pin_of(const std::string& text);
 
 class devices {
  public:
-  // Without descriptions: those of this machine.
+  // Descriptions, and ids of devices of this machine; without any: all of those.
   devices(const std::vector<std::string>& descriptions, const nibble::model_definition& model,
           bool measure);
 
@@ -33,7 +34,10 @@ class devices {
   const std::vector<std::string>& notes() const { return notes_; }
 
  private:
-  void find(const nibble::model_definition& model, bool measure);
+  static const nibble::device_info& find(const nibble::devices::hardware& found,
+                                         const std::string& id);
+  void add_found(const nibble::devices::hardware& found, const nibble::device_info& info,
+                 const nibble::speed_options& speeds);
   void describe(const std::string& text);
   void add(std::unique_ptr<nibble::device_sizes> sizes, nibble::device_speed speed);
 

@@ -3,6 +3,7 @@
 #include <nibble/base/concat.hpp>
 #include <nibble/formats/decode.hpp>
 #include <nibble/model/arch.hpp>
+#include <numeric>
 #include <unordered_set>
 
 #include "gguf/cursor.hpp"
@@ -141,10 +142,17 @@ kv_layout model_definition::kv(kv_type key, kv_type value) const {
 
 recording model_definition::record(const weight_table& weights, std::size_t first,
                                    std::size_t last) const {
+  std::vector<std::size_t> all(last - first);
+  std::iota(all.begin(), all.end(), first);
+  return record(weights, all);
+}
+
+recording model_definition::record(const weight_table& weights,
+                                   std::span<const std::size_t> some) const {
   recording out;
   const value hidden = out.make(hp.n_embd);
-  if (blocks[first].kind != block_kind::embedding) out.input = hidden;
-  for (std::size_t i = first; i < last; ++i) {
+  if (blocks[some.front()].kind != block_kind::embedding) out.input = hidden;
+  for (const std::size_t i : some) {
     const block_id& block = blocks[i];
     const layer_context layer{out, hp, weights, rope_factors, arch->rope, block.layer, hidden};
     switch (block.kind) {
@@ -165,7 +173,7 @@ recording model_definition::record(const weight_table& weights, std::size_t firs
         break;
     }
   }
-  if (blocks[last - 1].kind != block_kind::head) out.output = hidden;
+  if (blocks[some.back()].kind != block_kind::head) out.output = hidden;
   return out;
 }
 

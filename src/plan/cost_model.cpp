@@ -1,10 +1,8 @@
 #include "plan/cost_model.hpp"
 
 #include <algorithm>
-#include <map>
 #include <nibble/base/error.hpp>
 #include <nibble/formats/list.hpp>
-#include <tuple>
 #include <variant>
 
 #include "plan/counting.hpp"
@@ -17,111 +15,83 @@ double seen_of(double tokens, const kv_layer& layer) {
   return layer.window > 0 ? std::min<double>(tokens, layer.window) : tokens;
 }
 
-// What decides how large a block's workspace is: where that is the same, so is the workspace.
-using block_shape = std::tuple<block_kind, std::int32_t, std::vector<std::uint64_t>>;
-
-std::vector<block_shape> shapes_of(const model_definition& model) {
-  std::vector<block_shape> shapes;
-  for (const block_id& b : model.blocks) {
-    const auto layer = static_cast<std::size_t>(b.layer);
-    const bool attends = b.kind == block_kind::attention;
-    shapes.emplace_back(b.kind, attends ? model.hp.layers[layer].window : 0,
-                        std::vector<std::uint64_t>{});
-  }
-  for (const tensor_need& need : model.needs) {
-    if (!need.found) continue;
-    for (const std::size_t reader : readers_of(model, need)) {
-      auto& numbers = std::get<2>(shapes[reader]);
-      const tensor_view view = need.stored_view();
-      numbers.push_back(static_cast<std::uint64_t>(view.format));
-      numbers.insert(numbers.end(), view.shape.extent.begin(), view.shape.extent.end());
-    }
-  }
-  return shapes;
-}
-
 }  // namespace
 
-cost_model::cost_model(const model_definition& model, std::span<const offered_device> devices,
+cost_model::cost_model(block_catalogue& blocks, std::span<const offered_device> devices,
                        const plan_options& options, const placement& sizes)
-    : devices_(devices),
+    : blocks_(blocks),
+      devices_(devices),
       options_(options),
       n_devices_(devices.size()),
       part_(sizes.part),
       batch_(sizes.limits.max_tokens),
-      n_embd_(model.hp.n_embd),
-      n_vocab_(model.hp.n_vocab),
-      n_expert_(model.hp.n_expert),
-      tied_(model.tied()),
-      bytes_(model.blocks.size() * n_devices_),
+      n_embd_(blocks.model().hp.n_embd),
+      n_vocab_(blocks.model().hp.n_vocab),
+      n_expert_(blocks.model().hp.n_expert),
+      bytes_(blocks.kinds().size() * n_devices_),
       streamed_(bytes_.size()),
       kv_bytes_(bytes_.size()),
-      table_bytes_(n_devices_),
       least_experts_(bytes_.size()),
       hit_seconds_(bytes_.size()),
       seconds_(bytes_.size()),
       workspaces_(bytes_.size()),
       why_(n_devices_) {
-  if (model.hp.n_expert > 0) {
-    share_of_experts_ = static_cast<double>(model.hp.n_expert_used) / model.hp.n_expert;
-  }
-  const stand_in_weights weights(model);
-  std::vector<recording> recordings;
-  for (std::size_t b = 0; b < model.blocks.size(); ++b) {
-    recordings.push_back(model.record(weights.table(), b, b + 1));
-  }
-  count_products(model, sizes);
-  count_steps(model, recordings);
-  count_attention(model, sizes);
-  count_workspaces(model, weights.table(), recordings, sizes);
+  const hparams& hp = blocks.model().hp;
+  if (hp.n_expert > 0) share_of_experts_ = static_cast<double>(hp.n_expert_used) / hp.n_expert;
+  count_products(sizes);
+  count_steps();
+  count_attention(sizes);
+  count_workspaces(sizes);
 }
 
-void cost_model::count_products(const model_definition& model, const placement& sizes) {
-  for (const tensor_need& need : model.needs) {
-    if (!need.found) continue;
-    const tensor_view view = need.stored_view();
-    const bool experts = need.block.kind == block_kind::experts;
-    const double share = experts ? share_of_experts_ : 1;
-    const auto macs = static_cast<double>(view.shape.elements()) * share;
-    const std::vector<std::size_t> readers = readers_of(model, need);
-    for (std::size_t d = 0; d < n_devices_; ++d) {
-      const std::uint64_t bytes = devices_[d].sizes->weight_bytes(view);
-      const bool from_disk = is_streamed(need, *devices_[d].sizes);
-      if (is_on_demand(need, *devices_[d].sizes)) {
-        expert_cache& least = least_experts_[readers.back() * n_devices_ + d];
-        least.slots = least_expert_slots(model.hp, sizes.limits);
-        least.slot_bytes += expert_bytes(need, *devices_[d].sizes);
-      } else {
-        auto& counted = from_disk ? streamed_ : bytes_;
-        for (const std::size_t reader : readers) counted[reader * n_devices_ + d] += bytes;
+void cost_model::count_products(const placement& sizes) {
+  for (std::size_t k = 0; k < blocks_.kinds().size(); ++k) {
+    const block_catalogue::kind& kind = blocks_.kinds()[k];
+    for (const block_catalogue::tensor& t : kind.tensors) {
+      for (std::size_t d = 0; d < n_devices_; ++d) {
+        if (blocks_.is_on_demand(t, d)) {
+          expert_cache& least = least_experts_[in(k, d)];
+          least.slots = least_expert_slots(blocks_.model().hp, sizes.limits);
+          least.slot_bytes += blocks_.expert_bytes(t.stored, d);
+        } else {
+          auto& counted = blocks_.is_streamed(t.stored, d) ? streamed_ : bytes_;
+          counted[in(k, d)] += blocks_.weight_bytes(t.stored, d);
+        }
+        // rows of the embedding are looked up
+        if (blocks_.as_float(t.stored) || kind.what == block_kind::embedding) continue;
+        count_product(k, t, d);
       }
-      if (need.as_float) continue;
-      const bool table = need.block.kind == block_kind::embedding;
-      if (table) table_bytes_[d] = bytes;
-      if (table && !tied_) continue;  // a row is looked up
-      const format_speed speed = devices_[d].speed.of(view.format);
-      const double reading = static_cast<double>(bytes) / speed.bytes_per_second;
-      token_seconds& t = seconds_[readers.back() * n_devices_ + d];
-      t.generated += reading * share;
-      const bool head = readers.back() + 1 == model.blocks.size();
-      const auto of_prompt = [&](double all, double together) {
-        // of a prompt only the last token's logits are wanted
-        if (head) return all / std::max(options_.prompt_tokens, 1.0);
-        // tokens may go to different experts, and all of those are read
-        const double read = std::min(1.0, share * together);
-        return std::max(macs / speed.macs_per_second, all * read / together);
-      };
-      t.prompt += of_prompt(reading, from_disk ? batch_ : part_);
-      t.whole += of_prompt(reading, batch_);
-      if (!experts || !from_disk) continue;
-      const double from_memory =
-          std::min(reading, static_cast<double>(bytes) / host_bytes_per_second(view.format, speed));
-      token_seconds& hit = hit_seconds_[readers.back() * n_devices_ + d];
-      hit.generated += (reading - from_memory) * share;
-      hit.prompt += of_prompt(reading, batch_) - of_prompt(from_memory, batch_);
-      hit.whole = hit.prompt;
     }
   }
+}
+
+void cost_model::count_product(std::size_t kind, const block_catalogue::tensor& tensor,
+                               std::size_t device) {
+  const tensor_view& view = blocks_.view(tensor.stored);
+  const double share = tensor.expert ? share_of_experts_ : 1;
+  const auto macs = static_cast<double>(view.shape.elements()) * share;
+  const bool from_disk = blocks_.is_streamed(tensor.stored, device);
+  const bool head = blocks_.kinds()[kind].what == block_kind::head;
+  const format_speed speed = devices_[device].speed.of(view.format);
+  const auto bytes = static_cast<double>(blocks_.weight_bytes(tensor.stored, device));
+  const double reading = bytes / speed.bytes_per_second;
+  const auto of_prompt = [&](double all, double together) {
+    // of a prompt only the last token's logits are wanted
+    if (head) return all / std::max(options_.prompt_tokens, 1.0);
+    // tokens may go to different experts, and all of those are read
+    const double read = std::min(1.0, share * together);
+    return std::max(macs / speed.macs_per_second, all * read / together);
+  };
+  token_seconds& t = seconds_[in(kind, device)];
+  t.generated += reading * share;
+  t.prompt += of_prompt(reading, from_disk ? batch_ : part_);
+  t.whole += of_prompt(reading, batch_);
+  if (!tensor.expert || !from_disk) return;
+  const double from_memory = std::min(reading, bytes / host_bytes_per_second(view.format, speed));
+  token_seconds& hit = hit_seconds_[in(kind, device)];
+  hit.generated += (reading - from_memory) * share;
+  hit.prompt += of_prompt(reading, batch_) - of_prompt(from_memory, batch_);
+  hit.whole = hit.prompt;
 }
 
 // Of weights in the host's memory, read by the CPU among the devices.
@@ -133,21 +103,22 @@ double cost_model::host_bytes_per_second(format_id format, const format_speed& w
   return without_cpu.bytes_per_second;
 }
 
-void cost_model::count_steps(const model_definition& model, std::span<const recording> recordings) {
-  for (std::size_t b = 0; b < model.blocks.size(); ++b) {
+void cost_model::count_steps() {
+  for (std::size_t k = 0; k < blocks_.kinds().size(); ++k) {
+    const recording& steps = blocks_.kinds()[k].steps;
     double products = 0, columns = 0;
-    for (const step& s : recordings[b].steps) {
+    for (const step& s : steps.steps) {
       value in;
       if (const auto* const product = std::get_if<matmul_step>(&s)) in = product->in;
       if (const auto* const product = std::get_if<expert_matmul_step>(&s)) in = product->in;
       if (!in) continue;
       ++products;
-      columns += static_cast<double>(recordings[b].info(in).width);
+      columns += static_cast<double>(steps.info(in).width);
     }
     for (std::size_t d = 0; d < n_devices_; ++d) {
       const device_speed& speed = devices_[d].speed;
       const double seconds = products * speed.step_seconds + columns * speed.step_value_seconds;
-      token_seconds& t = seconds_[b * n_devices_ + d];
+      token_seconds& t = seconds_[in(k, d)];
       t.generated += seconds;
       t.prompt += seconds / part_;
       t.whole += seconds / batch_;
@@ -155,36 +126,31 @@ void cost_model::count_steps(const model_definition& model, std::span<const reco
   }
 }
 
-void cost_model::count_attention(const model_definition& model, const placement& sizes) {
+void cost_model::count_attention(const placement& sizes) {
+  const model_definition& model = blocks_.model();
   const double context = sizes.context;
   const double prompt = std::min(options_.prompt_tokens, context);
   const double past = std::min(options_.prompt_tokens + options_.generated_tokens / 2, context);
-  using kv_shape = std::pair<std::int32_t, std::int32_t>;
-  std::map<kv_shape, std::size_t> known;  // the first block of each
-  for (std::size_t b = 0; b < model.blocks.size(); ++b) {
-    if (model.blocks[b].kind != block_kind::attention) continue;
-    const kv_layer layer = model.kv(model.blocks[b].layer);
+  for (std::size_t k = 0; k < blocks_.kinds().size(); ++k) {
+    if (blocks_.kinds()[k].what != block_kind::attention) continue;
+    const std::int32_t index = model.blocks[blocks_.kinds()[k].first].layer;
+    const kv_layer layer = model.kv(index);
     const kv_layout one{.layers = {layer}, .key = sizes.kv.key, .value = sizes.kv.value};
     const auto bytes = static_cast<double>(one.bytes_per_token());
     const double macs =
-        static_cast<double>(
-            model.hp.layers[static_cast<std::size_t>(model.blocks[b].layer)].n_head) *
+        static_cast<double>(model.hp.layers[static_cast<std::size_t>(index)].n_head) *
         static_cast<double>(layer.key_length + layer.value_length);
-    const kv_shape shape{layer.n_head_kv, layer.window};
-    if (!known.contains(shape)) known[shape] = b;
-    std::vector<bool> there(known[shape] == b ? sizes.kv.layers.size() : 0, false);
-    if (!there.empty()) there[static_cast<std::size_t>(model.blocks[b].layer)] = true;
-    const kv_layout alone = there.empty() ? kv_layout{} : layers_of(sizes.kv, there);
+    std::vector<bool> there(sizes.kv.layers.size(), false);
+    there[static_cast<std::size_t>(index)] = true;
+    const kv_layout alone = layers_of(sizes.kv, there);
     for (std::size_t d = 0; d < n_devices_; ++d) {
-      kv_bytes_[b * n_devices_ + d] = there.empty()
-                                          ? kv_bytes_[known[shape] * n_devices_ + d]
-                                          : devices_[d].sizes->cache_bytes(alone, sizes.kv_pages);
+      kv_bytes_[in(k, d)] = devices_[d].sizes->cache_bytes(alone, sizes.kv_pages);
       const device_speed& speed = devices_[d].speed;
       const kv_speed key = speed.of(sizes.kv.key), value = speed.of(sizes.kv.value);
       const double reading = bytes / std::min(key.bytes_per_second, value.bytes_per_second);
       const double counting = macs / std::min(key.macs_per_second, value.macs_per_second);
       const double prompt_rate = std::min(key.prompt_macs_per_second, value.prompt_macs_per_second);
-      token_seconds& t = seconds_[b * n_devices_ + d];
+      token_seconds& t = seconds_[in(k, d)];
       t.generated += speed.attend_seconds + seen_of(past, layer) * (reading + counting);
       const double looking = seen_of(prompt / 2, layer) * macs / prompt_rate;
       t.prompt += speed.attend_seconds / part_ + looking;
@@ -195,25 +161,22 @@ void cost_model::count_attention(const model_definition& model, const placement&
 
 // A program of several blocks takes more than each of them alone, so a block counts with the most
 // that programs with it may take: that of all layers, or with the head of the whole model.
-void cost_model::count_workspaces(const model_definition& model, const weight_table& weights,
-                                  std::span<const recording> recordings, const placement& sizes) {
-  const std::size_t n = model.blocks.size();
+void cost_model::count_workspaces(const placement& sizes) {
+  const std::size_t n = blocks_.model().blocks.size();
   const program_limits limits = sizes.segment_limits();
-  const recording layers = model.record(weights, 1, n - 1), all = model.record(weights, 0, n);
-  const std::vector<block_shape> shapes = shapes_of(model);
   for (std::size_t d = 0; d < n_devices_; ++d) {
-    const auto size_of = [&](const recording& r) {
-      return devices_[d].sizes->workspace_of(r, limits);
-    };
     try {
-      const workspace_size of_layers = size_of(layers), of_all = size_of(all);
-      std::map<block_shape, workspace_size> known;
-      for (std::size_t b = 0; b < n; ++b) {
-        const auto [same, is_new] = known.try_emplace(shapes[b]);
-        if (is_new) same->second = size_of(recordings[b]);
-        workspace_size size = same->second;
-        if (b > 0) size.shared = b + 1 < n ? of_layers.shared : of_all.shared;
-        workspaces_[b * n_devices_ + d] = size;
+      const workspace_size of_layers = blocks_.workspace(1, n - 1, d, limits);
+      const workspace_size of_all = blocks_.workspace(0, n, d, limits);
+      for (std::size_t k = 0; k < blocks_.kinds().size(); ++k) {
+        const block_catalogue::kind& kind = blocks_.kinds()[k];
+        workspace_size size = blocks_.workspace(kind.first, kind.first + 1, d, limits);
+        if (kind.what == block_kind::head) {
+          size.shared = of_all.shared;
+        } else if (kind.what != block_kind::embedding) {
+          size.shared = of_layers.shared;
+        }
+        workspaces_[in(k, d)] = size;
       }
     } catch (const error& e) {
       if (e.code() != errc::unsupported) throw;
@@ -272,7 +235,7 @@ predicted_speed cost_model::predict(const placement& p) const {
   for (std::size_t b = 0; b < p.blocks.size(); ++b) {
     const auto d = static_cast<std::size_t>(p.blocks[b].device);
     const auto before = b > 0 ? static_cast<std::size_t>(p.blocks[b - 1].device) : d;
-    const token_seconds hit = hit_seconds_[b * n_devices_ + d];
+    const token_seconds hit = hit_seconds_[at(b, d)];
     const double hits = -kept[d];
     add(d, of(b, d));
     add(d, {hits * hit.prompt, hits * hit.whole, hits * hit.generated});
@@ -290,7 +253,12 @@ predicted_speed cost_model::predict(const placement& p) const {
 }
 
 std::vector<std::uint64_t> cost_model::common_ends() const {
-  return tied_ ? table_bytes_ : std::vector<std::uint64_t>{};
+  std::vector<std::uint64_t> bytes;
+  if (!blocks_.tied() || !blocks_.table()) return bytes;
+  for (std::size_t d = 0; d < n_devices_; ++d) {
+    bytes.push_back(blocks_.weight_bytes(*blocks_.table(), d));
+  }
+  return bytes;
 }
 
 }  // namespace nibble::inline NIBBLE_ABI

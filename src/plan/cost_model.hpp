@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "plan/block_catalogue.hpp"
 #include "plan/solver.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
@@ -24,31 +25,32 @@ struct token_seconds {
 
 class cost_model {
  public:
-  // `sizes` has the context, the types and the limits of the plan.
-  cost_model(const model_definition& model, std::span<const offered_device> devices,
+  // `sizes` has the context, the types and the limits of the plan. The catalogue's devices are the
+  // offered ones.
+  cost_model(block_catalogue& blocks, std::span<const offered_device> devices,
              const plan_options& options, const placement& sizes);
 
   // Of a block on a device.
   token_seconds of(std::size_t block, std::size_t device) const {
-    return seconds_[block * n_devices_ + device];
+    return seconds_[at(block, device)];
   }
   std::uint64_t bytes(std::size_t block, std::size_t device) const {
-    return bytes_[block * n_devices_ + device];
+    return bytes_[at(block, device)];
   }
   // Of the block's matrices, if the device has a ring that they pass through.
   std::uint64_t streamed(std::size_t block, std::size_t device) const {
-    return streamed_[block * n_devices_ + device];
+    return streamed_[at(block, device)];
   }
   // What the block's routed experts need in memory together, if the device reads them from disk.
   std::uint64_t least_experts(std::size_t block, std::size_t device) const {
-    return least_experts_[block * n_devices_ + device].bytes();
+    return least_experts_[at(block, device)].bytes();
   }
   std::uint64_t kv_bytes(std::size_t block, std::size_t device) const {
-    return kv_bytes_[block * n_devices_ + device];
+    return kv_bytes_[at(block, device)];
   }
   // None: the device has no kernels for the block; why() is a reason.
   const std::optional<workspace_size>& workspace(std::size_t block, std::size_t device) const {
-    return workspaces_[block * n_devices_ + device];
+    return workspaces_[at(block, device)];
   }
   const std::string& why(std::size_t device) const { return why_[device]; }
   // Of the hidden state's way from one device to another, and of starting there.
@@ -65,16 +67,22 @@ class cost_model {
   std::vector<std::uint64_t> common_ends() const;
 
  private:
-  void count_products(const model_definition& model, const placement& sizes);
-  void count_steps(const model_definition& model, std::span<const recording> recordings);
-  void count_attention(const model_definition& model, const placement& sizes);
-  void count_workspaces(const model_definition& model, const weight_table& weights,
-                        std::span<const recording> recordings, const placement& sizes);
+  void count_products(const placement& sizes);
+  void count_product(std::size_t kind, const block_catalogue::tensor& tensor, std::size_t device);
+  void count_steps();
+  void count_attention(const placement& sizes);
+  void count_workspaces(const placement& sizes);
+  // What the vectors have of a kind of block, and of a block, on a device.
+  std::size_t in(std::size_t kind, std::size_t device) const { return kind * n_devices_ + device; }
+  std::size_t at(std::size_t block, std::size_t device) const {
+    return in(blocks_.kind_of(block), device);
+  }
   double host_bytes_per_second(format_id format, const format_speed& without_cpu) const;
   double way_seconds(std::size_t device, double values) const;
   // Of the experts that a device reads from disk, the share that is in its memory.
   double in_memory(const placement& p, std::size_t device) const;
 
+  block_catalogue& blocks_;
   std::span<const offered_device> devices_;
   const plan_options& options_;
   std::size_t n_devices_;
@@ -82,8 +90,7 @@ class cost_model {
   double n_embd_, n_vocab_;
   std::int32_t n_expert_;
   double share_of_experts_ = 1;
-  bool tied_;
-  std::vector<std::uint64_t> bytes_, streamed_, kv_bytes_, table_bytes_;
+  std::vector<std::uint64_t> bytes_, streamed_, kv_bytes_;
   std::vector<expert_cache> least_experts_;
   std::vector<token_seconds> hit_seconds_;  // that an expert in memory saves, by all of them
   std::vector<token_seconds> seconds_;

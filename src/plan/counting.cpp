@@ -22,41 +22,36 @@ std::size_t index_of(const model_definition& model, const block_id& block) {
   return model.blocks.size() - 1;
 }
 
-void count_weights(const model_definition& model, std::span<const device_sizes* const> devices,
-                   placement& out) {
-  std::vector<std::uint64_t> in_expert(model.blocks.size(), 0);  // bytes that one of a block takes
-  for (const tensor_need& need : model.needs) {
-    if (!need.found) continue;
-    std::int32_t before = -1;
-    for (const std::size_t reader : readers_of(model, need)) {
-      placed_block& block = out.blocks[reader];
-      if (block.device == before) continue;  // the embedding is the head's matrix, too
-      before = block.device;
-      const auto d = static_cast<std::size_t>(block.device);
-      const std::uint64_t bytes = devices[d]->weight_bytes(need.stored_view());
-      if (is_on_demand(need, *devices[d])) {
-        block.on_demand += bytes;
-        in_expert[reader] += expert_bytes(need, *devices[d]);
+void count_weights(block_catalogue& blocks, placement& out) {
+  std::vector<std::uint64_t> in_expert(out.blocks.size(), 0);  // bytes that one of a block takes
+  for (std::size_t b = 0; b < out.blocks.size(); ++b) {
+    placed_block& block = out.blocks[b];
+    const auto d = static_cast<std::size_t>(block.device);
+    // the embedding is the head's matrix, too
+    const bool has_table = blocks.tied() && b > 0 && b + 1 == out.blocks.size() &&
+                           out.blocks[0].device == block.device;
+    for (const block_catalogue::tensor& t : blocks.of(b).tensors) {
+      if (has_table && t.stored == blocks.table()) continue;
+      if (blocks.is_on_demand(t, d)) {
+        block.on_demand += blocks.weight_bytes(t.stored, d);
+        in_expert[b] += blocks.expert_bytes(t.stored, d);
         continue;
       }
-      if (is_streamed(need, *devices[d])) {
-        block.streamed += bytes;
-        continue;
-      }
-      block.weights += bytes;
-      out.devices[d].weights += bytes;
+      const bool streamed = blocks.is_streamed(t.stored, d);
+      (streamed ? block.streamed : block.weights) += blocks.weight_bytes(t.stored, d);
     }
+    out.devices[d].weights += block.weights;
   }
-  for (std::size_t d = 0; d < devices.size(); ++d) {
+  for (std::size_t d = 0; d < out.devices.size(); ++d) {
     const auto streamed = out.streamed_on(static_cast<std::int32_t>(d));
     if (streamed.empty()) continue;
     out.devices[d].weights +=
-        devices[d]->ring().bytes(*std::max_element(streamed.begin(), streamed.end()));
+        blocks.devices()[d]->ring().bytes(*std::max_element(streamed.begin(), streamed.end()));
   }
   for (std::size_t b = 0; b < in_expert.size(); ++b) {
     if (in_expert[b] == 0) continue;
     expert_cache& experts = out.devices[static_cast<std::size_t>(out.blocks[b].device)].experts;
-    experts.slots = least_expert_slots(model.hp, out.limits);
+    experts.slots = least_expert_slots(blocks.model().hp, out.limits);
     experts.slot_bytes = std::max(experts.slot_bytes, in_expert[b]);
   }
   for (device_use& use : out.devices) use.weights += use.experts.bytes();
@@ -72,22 +67,19 @@ void count_caches(std::span<const device_sizes* const> devices, placement& out) 
   }
 }
 
-void count_workspaces(const model_definition& model, std::span<const device_sizes* const> devices,
-                      placement& out) {
-  const stand_in_weights weights(model);
-  std::vector<workspace_size> sizes(devices.size());
+void count_workspaces(block_catalogue& blocks, placement& out) {
+  std::vector<workspace_size> sizes(out.devices.size());
   const auto segments = out.segments();
   for (const placed_segment& s : segments) {
     const auto d = static_cast<std::size_t>(s.device);
-    sizes[d].add(devices[d]->workspace_of(model.record(weights.table(), s.first, s.last),
-                                          out.segment_limits()));
+    sizes[d].add(blocks.workspace(s.first, s.last, d, out.segment_limits()));
   }
-  for (std::size_t d = 0; d < devices.size(); ++d) {
+  for (std::size_t d = 0; d < out.devices.size(); ++d) {
     out.devices[d].workspace = sizes[d].device();
     out.host_bytes += sizes[d].host();
   }
   if (segments.size() > 1 || out.part < out.limits.max_tokens) {
-    out.host_bytes += pipeline::host_bytes(pipeline_sizes(model.hp, out));
+    out.host_bytes += pipeline::host_bytes(pipeline_sizes(blocks.model().hp, out));
   }
 }
 
@@ -100,18 +92,21 @@ std::vector<std::size_t> readers_of(const model_definition& model, const tensor_
   return readers;
 }
 
+bool is_streamed(bool as_float, const device_sizes& device) {
+  return device.ring().slots > 0 && !as_float;
+}
+
 bool is_streamed(const tensor_need& need, const device_sizes& device) {
-  return device.ring().slots > 0 && !need.as_float;
+  return is_streamed(need.as_float, device);
 }
 
 bool is_on_demand(const tensor_need& need, const device_sizes& device) {
   return is_streamed(need, device) && need.block.kind == block_kind::experts;
 }
 
-std::uint64_t expert_bytes(const tensor_need& need, const device_sizes& device) {
-  tensor_view one = need.stored_view();
-  one.shape.extent[2] = one.shape.extent[3] = 1;
-  return device.weight_bytes(one);
+std::uint64_t expert_bytes(tensor_view all, const device_sizes& device) {
+  all.shape.extent[2] = all.shape.extent[3] = 1;
+  return device.weight_bytes(all);
 }
 
 std::int64_t least_expert_slots(const hparams& hp, const program_limits& limits) {
@@ -132,19 +127,6 @@ void grow_expert_cache(const hparams& hp, std::size_t device, std::uint64_t byte
   use.weights += more * use.experts.slot_bytes;
 }
 
-stand_in_weights::stand_in_weights(const model_definition& model) : weights_(model.needs.size()) {
-  table_.layers.resize(static_cast<std::size_t>(model.hp.n_layer));
-  for (std::size_t i = 0; i < weights_.size(); ++i) {
-    const tensor_need& need = model.needs[i];
-    if (!need.found) continue;
-    const tensor_view view = need.stored_view();
-    // nobody reads the data, which a file that was opened for its header lacks
-    const auto* const there = reinterpret_cast<const std::byte*>(&weights_[i]);
-    weights_[i] = {.format = view.format, .shape = view.shape, .data = there};
-    set_slot(table_, need, &weights_[i]);
-  }
-}
-
 pipeline::sizes pipeline_sizes(const hparams& hp, const placement& p) {
   return {.part = p.part,
           .n_embd = hp.n_embd,
@@ -153,11 +135,10 @@ pipeline::sizes pipeline_sizes(const hparams& hp, const placement& p) {
           .max_outputs = p.limits.max_outputs};
 }
 
-void count_bytes(const model_definition& model, std::span<const device_sizes* const> devices,
-                 placement& out) {
-  count_weights(model, devices, out);
-  count_caches(devices, out);
-  count_workspaces(model, devices, out);
+void count_bytes(block_catalogue& blocks, placement& out) {
+  count_weights(blocks, out);
+  count_caches(blocks.devices(), out);
+  count_workspaces(blocks, out);
   // the host's memory is the CPU's, or without one the ring's
   for (const device_kind kind : {device_kind::cpu, device_kind::disk}) {
     const auto host = std::find_if(out.devices.begin(), out.devices.end(),

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "device/pipeline.hpp"
+#include "plan/block_catalogue.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 
@@ -16,33 +17,21 @@ std::vector<std::size_t> readers_of(const model_definition& model, const tensor_
 
 // Whether a tensor passes through the device's ring: matrices do. What is converted to floats, and
 // is small, stays in memory.
+bool is_streamed(bool as_float, const device_sizes& device);
 bool is_streamed(const tensor_need& need, const device_sizes& device);
 // Whether they are routed experts', each of which is read when a token goes through it.
 bool is_on_demand(const tensor_need& need, const device_sizes& device);
-// Bytes of one expert's matrix in a slot of the device's expert_cache.
-std::uint64_t expert_bytes(const tensor_need& need, const device_sizes& device);
+// Bytes of one expert's matrix, of all that a tensor has, in a slot of the device's expert_cache.
+std::uint64_t expert_bytes(tensor_view all, const device_sizes& device);
 // Experts of a block that one batch may go through: so many must be in memory together.
 std::int64_t least_expert_slots(const hparams& hp, const program_limits& limits);
 // More room for experts, as far as they do not have it and the bytes go.
 void grow_expert_cache(const hparams& hp, std::size_t device, std::uint64_t bytes, placement& out);
 
-// The steps' sizes follow from formats and shapes; stand-ins for the weights have those, and data
-// that nobody reads.
-class stand_in_weights {
- public:
-  explicit stand_in_weights(const model_definition& model);
-  const weight_table& table() const noexcept { return table_; }
-
- private:
-  std::vector<weight> weights_;
-  weight_table table_;
-};
-
 // How the pipeline of a placement is made.
 pipeline::sizes pipeline_sizes(const hparams& hp, const placement& p);
 
-// Fills in the bytes of a placement whose blocks have their devices. devices: as in the placement.
-void count_bytes(const model_definition& model, std::span<const device_sizes* const> devices,
-                 placement& out);
+// Fills in the bytes of a placement whose blocks have their devices, which are the catalogue's.
+void count_bytes(block_catalogue& blocks, placement& out);
 
 }  // namespace nibble::inline NIBBLE_ABI

@@ -28,6 +28,14 @@ bool uses_disk(const placement& p) {
                      [&](const placed_block& b) { return is_on_disk(p, b.device); });
 }
 
+placement place_whole(const model_definition& model, std::span<const device_sizes* const> devices,
+                      std::span<const std::int32_t> device_of, const plan_options& options) {
+  block_catalogue blocks(model, devices);
+  placement p = place_blocks(blocks, device_of, choose_sizes(model, options));
+  p.cost = count_token_cost(model, *devices[0], p.kv.key, p.kv.value);
+  return p;
+}
+
 void check_memory(const placement& p) {
   const device_use& use = p.devices[0];
   if (use.device.free_bytes == 0 || use.total() <= use.device.free_bytes) return;
@@ -81,9 +89,10 @@ std::int32_t part_of_batch(std::int32_t batch, bool several_segments) {
   return std::min(batch, std::max((batch + most_parts - 1) / most_parts, least_part));
 }
 
-placement place_blocks(const model_definition& model, std::span<const device_sizes* const> devices,
-                       std::span<const std::int32_t> device_of, const placement& sizes,
-                       std::int32_t part) {
+placement place_blocks(block_catalogue& blocks, std::span<const std::int32_t> device_of,
+                       const placement& sizes, std::int32_t part) {
+  const model_definition& model = blocks.model();
+  const auto devices = blocks.devices();
   if (device_of.size() != model.blocks.size()) {
     throw error(errc::invalid_argument, concat("a device was given for ", device_of.size(),
                                                " blocks; the model has ", model.blocks.size()));
@@ -106,8 +115,7 @@ placement place_blocks(const model_definition& model, std::span<const device_siz
   }
   if (uses_disk(out)) part = out.limits.max_tokens;
   out.part = part > 0 ? part : part_of_batch(out.limits.max_tokens, out.segments().size() > 1);
-  out.cost = count_token_cost(model, *devices[0], sizes.kv.key, sizes.kv.value);
-  count_bytes(model, devices, out);
+  count_bytes(blocks, out);
   return out;
 }
 
@@ -116,7 +124,7 @@ placement plan(const model_definition& model, const device_sizes& device,
   return with_memory_for("the plan", [&] {
     const device_sizes* const devices[] = {&device};
     const std::vector<std::int32_t> device_of(model.blocks.size(), 0);
-    placement out = place_blocks(model, devices, device_of, choose_sizes(model, options));
+    placement out = place_whole(model, devices, device_of, options);
     out.reasons.push_back(concat("Everything runs on ", device.info().name, "."));
     check_memory(out);
     return out;
@@ -131,9 +139,8 @@ placement plan(const model_definition& model, std::span<const offered_device> de
 placement count_placement(const model_definition& model,
                           std::span<const device_sizes* const> devices,
                           std::span<const std::int32_t> device_of, const plan_options& options) {
-  return with_memory_for("the plan", [&] {
-    return place_blocks(model, devices, device_of, choose_sizes(model, options));
-  });
+  return with_memory_for("the plan",
+                         [&] { return place_whole(model, devices, device_of, options); });
 }
 
 }  // namespace nibble::inline NIBBLE_ABI

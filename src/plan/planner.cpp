@@ -27,11 +27,6 @@ constexpr int main_effort = 2;
 // What lies on GPUs as a whole may take so much longer than the fastest placement.
 constexpr double nearly = 1.02;
 
-bool wholly(const placement& p, std::int32_t device) {
-  return std::all_of(p.blocks.begin(), p.blocks.end(),
-                     [&](const placed_block& b) { return b.device == device; });
-}
-
 using part = pinned_blocks::part;
 
 bool is_meant(const pinned_blocks& pin, const block_id& block) {
@@ -50,33 +45,26 @@ bool is_meant(const pinned_blocks& pin, const block_id& block) {
   return false;
 }
 
-// False if there is too little memory however it is shared out, which need not be searched for.
-bool may_fit(const placement_problem& p) {
-  constexpr std::uint64_t most = std::numeric_limits<std::uint64_t>::max();
-  std::uint64_t needed = 0, budgets = 0, common = 0;
-  for (const auto& block : p.blocks) {
-    std::uint64_t least = most;
-    for (const auto& option : block) {
-      if (option.allowed) least = std::min(least, option.bytes);
-    }
-    needed = checked_add(needed, least).value_or(most);
-  }
-  for (const auto& memory : p.memories) {
-    budgets = checked_add(budgets, memory.budget).value_or(most);
-  }
-  for (const std::uint64_t bytes : p.common_ends) common = std::max(common, bytes);
-  return needed < common || needed - common <= budgets;
+std::vector<const device_sizes*> checked_sizes(const model_definition& model,
+                                               std::span<const offered_device> devices,
+                                               const plan_options& options) {
+  check_devices(devices);
+  check_budget_options(options, devices.size(), model.hp.n_layer);
+  std::vector<const device_sizes*> sizes;
+  for (const offered_device& d : devices) sizes.push_back(d.sizes);
+  return sizes;
 }
 
 }  // namespace
 
 planner::planner(const model_definition& model, std::span<const offered_device> devices,
                  const plan_options& options)
-    : model_(model), devices_(devices), options_(options) {
-  check_devices(devices);
-  check_budget_options(options, devices.size(), model.hp.n_layer);
+    : model_(model),
+      devices_(devices),
+      options_(options),
+      sizes_(checked_sizes(model, devices, options)),
+      blocks_(model, sizes_) {
   for (std::size_t d = 0; d < devices_.size(); ++d) {
-    sizes_.push_back(devices_[d].sizes);
     budgets_.push_back(budget_of(devices_[d], options_));
     if (!is_host(d)) has_gpu_ = true;
     if (!cpu_ && is_host(d) && !has_ring(d)) cpu_ = d;
@@ -173,9 +161,9 @@ placement_problem planner::problem_of(const cost_model& costs, const plan_option
   return p;
 }
 
-placement planner::count(const std::vector<std::int32_t>& device_of, const placement& sizes) const {
+placement planner::count(const std::vector<std::int32_t>& device_of, const placement& sizes) {
   const auto counted = [&](std::int32_t part) {
-    placement p = place_blocks(model_, sizes_, device_of, sizes, part);
+    placement p = place_blocks(blocks_, device_of, sizes, part);
     for (std::size_t d = 0; d < devices_.size(); ++d) {
       device_use& use = p.devices[d];
       use.budget = budgets_[d];
@@ -224,7 +212,7 @@ std::map<std::size_t, std::uint64_t> planner::excess_of(const placement& p) cons
 std::optional<placement> planner::place(const plan_options& options, where allowed, int effort) {
   placement sizes = choose_sizes(model_, options);
   sizes.part = usual_part(sizes);
-  const cost_model costs(model_, devices_, options_, sizes);
+  const cost_model costs(blocks_, devices_, options_, sizes);
   unusable_.clear();
   for (std::size_t d = 0; d < devices_.size(); ++d) {
     if (costs.why(d).empty()) continue;
@@ -263,7 +251,7 @@ std::optional<placement> planner::search(const cost_model& costs, const placemen
 // The search adds up what devices take; where parts of prompts overlap, less passes. So placements
 // that are simple to name are looked at, too: all on one device, and even shares of several GPUs.
 void planner::choose_overlapping(placement& best, const cost_model& costs,
-                                 const placement_problem& problem, const placement& sizes) const {
+                                 const placement_problem& problem, const placement& sizes) {
   for (const auto& device_of : simple_placements(problem)) {
     const bool allowed = std::equal(device_of.begin(), device_of.end(), problem.blocks.begin(),
                                     [](std::int32_t d, const auto& options) {
@@ -316,26 +304,28 @@ std::optional<placement> planner::longest(const plan_options& options) {
   // what a plan shortens to is another matter than what was asked for
   const std::int32_t least = options.longest_context ? context_step : options.least_context;
   std::int32_t low = std::min(least, most), high = most;
-  const auto with = [&](std::int32_t context) {
+  const auto with = [&](std::int32_t context, int effort) {
     plan_options tried = options;
     tried.context = context;
-    return place(tried, where::accelerated);
+    return place(tried, where::accelerated, effort);
   };
-  std::optional<placement> best = with(high);
+  std::optional<placement> best = with(high, 1);
   if (best) return best;
-  best = with(low);
+  best = with(low, 0);
   if (!best) return best;
   while (high - low > context_step) {
     const std::int32_t middle =
         std::max(low + 1, (low + (high - low) / 2) / context_step * context_step);
-    if (auto found = with(middle)) {
+    if (auto found = with(middle, 0)) {
       best = std::move(found);
       low = middle;
     } else {
       high = middle;
     }
   }
-  return best;
+  // until here only whether it fits mattered
+  auto found = with(low, 1);
+  return found ? std::move(found) : std::move(best);
 }
 
 std::optional<placement> planner::concede() {
@@ -378,9 +368,10 @@ std::optional<placement> planner::concede() {
 }
 
 placement planner::place_all() {
+  std::optional<placement> found;
   if (options_.longest_context) {
-    if (auto found = longest(options_)) return *std::move(found);
-  } else if (auto found = place(options_, where::anywhere, main_effort)) {
+    if ((found = longest(options_))) return *std::move(found);
+  } else if ((found = place(options_, where::anywhere, main_effort))) {
     if (!has_gpu_ || on_gpus(*found)) return *std::move(found);
     if (auto whole = place(options_, where::accelerated)) {
       // GPUs may hold everything, and yet not be the fastest for all of it
@@ -391,14 +382,16 @@ placement planner::place_all() {
     if (options_.on_shortage == shortage::warn) return *std::move(found);
     if (options_.on_shortage == shortage::fail) refuse(&*found);
   }
+  const bool cut_short = cut_short_;
   if (options_.on_shortage == shortage::degrade) {
-    if (auto found = concede()) return *std::move(found);
+    if (auto conceded = concede()) return *std::move(conceded);
   }
-  plan_options least = options_;
+  cut_short_ = cut_short;
   if (options_.longest_context) {
+    plan_options least = options_;
     least.context = std::min(options_.least_context, std::max(model_.hp.n_ctx_train, 1));
+    found = place(least, where::anywhere, main_effort);
   }
-  auto found = place(least, where::anywhere, main_effort);
   if (!found) refuse(nullptr);
   if (options_.on_shortage == shortage::fail) refuse(&*found);
   return *std::move(found);
@@ -406,161 +399,9 @@ placement planner::place_all() {
 
 placement planner::run() {
   placement p = place_all();
+  p.cost = count_token_cost(model_, *sizes_[0], p.kv.key, p.kv.value);
   explain(p);
   return p;
-}
-
-void planner::explain(placement& p) {
-  for (std::size_t d = 0; d < devices_.size(); ++d) {
-    if (wholly(p, static_cast<std::int32_t>(d))) {
-      p.reasons.push_back(concat("Everything runs on ", p.devices[d].device.name, "."));
-    }
-  }
-  if (p.segments().size() > 1) {
-    for (std::string& s : words_of_blocks(p)) p.reasons.push_back(std::move(s));
-  }
-  for (std::size_t d = 0; d < devices_.size(); ++d) {
-    std::uint64_t bytes = 0;
-    for (const std::uint64_t b : p.streamed_on(static_cast<std::int32_t>(d))) bytes += b;
-    if (!has_ring(d)) continue;
-    const bool beside_experts = explain_experts(p, d);
-    if (bytes == 0) continue;
-    p.reasons.push_back(concat(beside_experts ? "Of the other weights " : "Of the weights ",
-                               to_text(bytes), beside_experts ? "" : " do not fit into memory and",
-                               " are read from disk for each token, or each batch of a prompt."));
-  }
-  if (has_gpu_ && !on_gpus(p)) explain_shortage(p);
-  for (const std::string& why : unusable_) p.reasons.push_back(why);
-  if (cut_short_) {
-    p.reasons.push_back(
-        "The search for the fastest placement was cut short; a faster one may exist.");
-  }
-}
-
-bool planner::explain_experts(placement& p, std::size_t device) const {
-  std::int64_t experts = 0;
-  std::uint64_t bytes = 0;
-  for (const placed_block& b : p.blocks) {
-    if (static_cast<std::size_t>(b.device) != device || b.on_demand == 0) continue;
-    experts += model_.hp.n_expert;
-    bytes += b.on_demand;
-  }
-  if (experts == 0) return false;
-  const std::int64_t kept = std::min(p.devices[device].experts.slots, experts);
-  p.reasons.push_back(concat("The routed experts, ", to_text(bytes),
-                             ", are read from disk when a token goes through them; of ", experts,
-                             " there is room for ", kept, " (", 100 * kept / experts,
-                             " %) in memory, where those used last stay."));
-  return true;
-}
-
-void planner::explain_shortage(placement& p) {
-  if (options_.gpu_layers >= 0 || !options_.pins.empty()) return;  // as was asked for
-  if (whole_) {
-    p.reasons.push_back(concat(
-        "Everything would fit on the GPUs, but this is faster: ", words_of_speed(p.predicted),
-        " instead of ", words_of_speed(*whole_), "."));
-    return;
-  }
-  for (std::string& s : remedies(p)) p.reasons.push_back(std::move(s));
-}
-
-// More memory on each GPU with which everything fits there, to a twentieth.
-std::optional<std::uint64_t> planner::missing_on_each(std::int32_t context) {
-  plan_options wanted = options_;
-  wanted.context = context;
-  wanted.longest_context = false;
-  placement sizes = choose_sizes(model_, wanted);
-  sizes.part = usual_part(sizes);
-  const cost_model costs(model_, devices_, options_, sizes);
-  const std::vector<std::uint64_t> budgets = budgets_;
-  const auto fits = [&](std::uint64_t more) {
-    for (std::size_t d = 0; d < budgets.size(); ++d) {
-      if (!is_host(d)) budgets_[d] = checked_add(budgets[d], more).value_or(budgets[d]);
-    }
-    const bool found =
-        search(costs, sizes, problem_of(costs, wanted, where::accelerated), 0).has_value();
-    budgets_ = budgets;
-    return found;
-  };
-  std::uint64_t high = std::uint64_t{64} << 20, low = 0;
-  while (!fits(high)) {
-    low = high;
-    high *= 2;
-    if (high > std::uint64_t{1} << 45) return std::nullopt;
-  }
-  while (high - low > high / 20) {
-    const std::uint64_t middle = low + (high - low) / 2;
-    (fits(middle) ? high : low) = middle;
-  }
-  return high;
-}
-
-std::vector<std::string> planner::remedies(const placement& p) {
-  std::vector<std::string> found;
-  const auto gpus = std::count_if(p.devices.begin(), p.devices.end(), [](const auto& use) {
-    return !computes_on_cpu(use.device.kind);
-  });
-  if (const auto missing = missing_on_each(p.context)) {
-    found.push_back(concat("With ", to_text(*missing), " more memory on ",
-                           gpus > 1 ? "each of the GPUs" : "the GPU",
-                           " all of it would fit there."));
-  }
-  plan_options other = options_;
-  other.context = p.context;
-  other.longest_context = false;
-  if (info_of(options_.key).bits > 8 || info_of(options_.value).bits > 8) {
-    other.key = other.value = kv_type::q8;
-    if (place(other, where::accelerated, 0)) {
-      found.push_back("With q8 keys and values everything would fit on the GPUs.");
-    }
-  }
-  other.key = options_.key;
-  other.value = options_.value;
-  for (other.context = p.context / 2; other.context >= options_.least_context; other.context /= 2) {
-    if (!place(other, where::accelerated, 0)) continue;
-    found.push_back(
-        concat("With a context of ", other.context, " tokens everything would fit on the GPUs."));
-    break;
-  }
-  return found;
-}
-
-void planner::refuse(const placement* beside) {
-  std::string have;
-  for (std::size_t d = 0; d < devices_.size(); ++d) {
-    if (memory_of(d) != d) continue;
-    have +=
-        concat(have.empty() ? "" : ", ", devices_[d].sizes->info().name, " ", to_text(budgets_[d]));
-  }
-  std::string advice;
-  const bool as_asked = options_.gpu_layers >= 0 || !options_.pins.empty();
-  if (as_asked) {
-    throw error(
-        errc::out_of_memory,
-        concat("the blocks do not fit where they were asked to be (pinned, or by the number "
-               "of layers on GPUs); what may be used is: ",
-               have, ". Ask for fewer layers on a device, or leave the choice to nibble."));
-  }
-  for (const std::string& why : unusable_) advice += " " + why;
-  if (beside) {
-    for (const std::string& s : remedies(*beside)) advice += " " + s;
-  } else {
-    advice += " A shorter context or a smaller quantisation would need less.";
-  }
-  const placement sizes = choose_sizes(model_, options_);
-  std::optional<device_use> least;
-  for (std::size_t d = 0; d < devices_.size(); ++d) {
-    if (has_ring(d)) continue;
-    const std::vector<std::int32_t> all(model_.blocks.size(), static_cast<std::int32_t>(d));
-    const device_use use = place_blocks(model_, sizes_, all, sizes).devices[d];
-    if (!least || use.total() < least->total()) least = use;
-  }
-  throw error(
-      errc::out_of_memory,
-      concat("the model needs ", to_text(least->total()), beside ? " on one GPU" : "", " (weights ",
-             to_text(least->weights), ", KV cache ", to_text(least->kv), ", workspace ",
-             to_text(least->workspace), "), and what may be used is: ", have, ".", advice));
 }
 
 }  // namespace nibble::inline NIBBLE_ABI

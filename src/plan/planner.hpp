@@ -19,11 +19,10 @@ namespace nibble::inline NIBBLE_ABI {
 // Tokens of a batch that pass a segment together.
 std::int32_t part_of_batch(std::int32_t batch, bool several_segments);
 
-// Fills in what a placement takes whose sizes are chosen. part: tokens that pass a segment
+// Fills in the bytes of a placement whose sizes are chosen. part: tokens that pass a segment
 // together; 0: as many as is usual.
-placement place_blocks(const model_definition& model, std::span<const device_sizes* const> devices,
-                       std::span<const std::int32_t> device_of, const placement& sizes,
-                       std::int32_t part = 0);
+placement place_blocks(block_catalogue& blocks, std::span<const std::int32_t> device_of,
+                       const placement& sizes, std::int32_t part = 0);
 
 class planner {
  public:
@@ -43,7 +42,7 @@ class planner {
   std::optional<placement> search(const cost_model& costs, const placement& sizes,
                                   placement_problem problem, int effort);
   // What a solution takes, with budgets; parts of batches are smaller where that lets it fit.
-  placement count(const std::vector<std::int32_t>& device_of, const placement& sizes) const;
+  placement count(const std::vector<std::int32_t>& device_of, const placement& sizes);
   void keep_experts(placement& p) const;
   std::uint64_t bytes_in_memory_of(const placement& p, std::size_t device) const;
   std::map<std::size_t, std::uint64_t> excess_of(const placement& p) const;
@@ -55,18 +54,22 @@ class planner {
   std::optional<placement> longest(const plan_options& options);
   std::optional<placement> concede();
   void choose_overlapping(placement& best, const cost_model& costs,
-                          const placement_problem& problem, const placement& sizes) const;
+                          const placement_problem& problem, const placement& sizes);
   // Where each block lies: all on one device, or evenly on some GPUs.
   std::vector<std::vector<std::int32_t>> simple_placements(const placement_problem& problem) const;
   placement place_all();
   void explain(placement& p);
   // Whether there are some on disk.
   bool explain_experts(placement& p, std::size_t device) const;
+  void explain_gpu_layers(placement& p) const;
   void explain_shortage(placement& p);
   std::optional<std::uint64_t> missing_on_each(std::int32_t context);
   // What would make everything fit on the GPUs, as sentences.
   std::vector<std::string> remedies(const placement& p);
+  // beside: a plan that has not everything on the GPUs, if there is one.
   [[noreturn]] void refuse(const placement* beside);
+  std::string least_beside_disk(const placement& sizes);
+  std::string advice_of_context();
 
   bool is_host(std::size_t device) const;
   bool has_experts(std::size_t block) const;
@@ -81,6 +84,7 @@ class planner {
   std::span<const offered_device> devices_;
   const plan_options& options_;
   std::vector<const device_sizes*> sizes_;
+  block_catalogue blocks_;
   std::vector<std::uint64_t> budgets_;
   std::set<std::int32_t> experts_;  // layers that have some
   bool has_gpu_ = false;

@@ -75,10 +75,14 @@ void write_bars(std::ostream& out, const placement& p) {
   }
 }
 
-// A line for each run of blocks that lie alike.
+// A line for each run of blocks that lie alike, unless a reason says where they are.
 void write_runs(std::ostream& out, const placement& p) {
   const auto segments = p.segments();
-  if (segments.size() < 2) return;
+  const auto words = words_of_blocks(p);
+  const auto told = [&](const std::string& s) {
+    return std::find(p.reasons.begin(), p.reasons.end(), s) != p.reasons.end();
+  };
+  if (segments.size() < 2 || std::all_of(words.begin(), words.end(), told)) return;
   std::size_t shown = 0;
   for (const placed_segment& s : segments) {
     if (++shown > 12 && segments.size() > 13) {

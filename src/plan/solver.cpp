@@ -9,62 +9,12 @@ namespace {
 
 using namespace solving;
 
-constexpr std::size_t max_move = 4;  // blocks that are moved together
-
-// ---- small moves ----
-
-// Moves the blocks [begin, end) of a placement if that fits and is faster.
-bool move_run(const placement_problem& p, std::size_t begin, std::size_t end, std::int32_t place,
-              found_placement& best) {
-  const std::size_t blocks = p.blocks.size();
-  auto& now = best.place;
-  const auto seconds = [&] {  // that depend on the blocks
-    double sum = 0;
-    for (std::size_t b = begin; b < end; ++b) {
-      const auto q = static_cast<std::size_t>(now[b]);
-      sum += p.blocks[b][q].seconds + (b == 0 ? p.places[q].entering : 0);
-      sum += b + 1 == blocks ? p.places[q].leaving : 0;
-    }
-    for (std::size_t b = std::max<std::size_t>(begin, 1); b < std::min(end + 1, blocks); ++b) {
-      sum += p.crossing[static_cast<std::size_t>(now[b - 1]) * p.places.size() +
-                        static_cast<std::size_t>(now[b])];
-    }
-    return sum;
-  };
-  std::array<std::int32_t, max_move> old{};
-  const auto first = now.begin() + static_cast<std::ptrdiff_t>(begin);
-  const auto last = now.begin() + static_cast<std::ptrdiff_t>(end);
-  const double before = seconds();
-  std::copy(first, last, old.begin());
-  std::fill(first, last, place);
-  if (seconds() < before - equal * best.seconds) {
-    if (const auto used = bytes_used(p, now)) {
-      best.seconds = seconds_of(p, now);
-      best.share = solving::greatest_share(p, used->data());
-      return true;
-    }
-  }
-  std::copy(old.begin(), old.begin() + (last - first), first);
-  return false;
-}
-
-// Moves runs of blocks until no move of one run is better: passes keep labels that promise much,
-// and may end with ones that kept less.
-void settle(const placement_problem& p, found_placement& best) {
-  const std::size_t blocks = p.blocks.size();
-  for (bool better = true; better;) {
-    better = false;
-    for (std::size_t n = 1; n <= std::min(max_move, blocks); ++n) {
-      for (std::size_t b = 0; b + n <= blocks; ++b) {
-        for (std::size_t q = 0; q < p.places.size(); ++q) {
-          better |= move_run(p, b, b + n, static_cast<std::int32_t>(q), best);
-        }
-      }
-    }
-  }
-}
-
 // ---- prices ----
+
+// Comparisons of pairs of small changes.
+constexpr std::int64_t most_exchanges = 700'000;
+// What finding prices may take, unless that allows fewer steps than these.
+constexpr std::int64_t most_tuning = 1'000'000, least_steps = 6;
 
 struct pricing {
   std::vector<double> prices;
@@ -78,6 +28,10 @@ pricing tune(const chain& c, std::vector<double> start, double limit, int steps)
   // an entry of the table of bounds takes about a tenth of what a label takes for a memory
   const auto table = c.firsts.size() * c.blocks * c.leader.size() * c.leader.size();
   const auto work = static_cast<std::int64_t>(table * (c.memories + 1) / 10);
+  // thousands of layers have no more time than others
+  const std::int64_t most_steps =
+      std::max(least_steps, most_tuning / std::max<std::int64_t>(work, 1));
+  steps = static_cast<int>(std::min<std::int64_t>(steps, most_steps));
   std::int64_t spent = 0;
   double stride = 1;
   int failures = 0;
@@ -144,6 +98,8 @@ class solver {
             const std::vector<std::int32_t>* only = nullptr);
   void retune(int steps);
   void vary(std::int64_t work);
+  void make_room();
+  void improve(std::int64_t work);
   void polish(std::int64_t work);
   bool done() const { return result.exhausted || (any_ && !result.best.place.empty()); }
 
@@ -204,6 +160,33 @@ void solver::vary(std::int64_t work) {
   }
 }
 
+// Where memories are so full that no pass finds a way through: the blocks that may lie at one place
+// lie there, and the others where they take the fewest bytes.
+void solver::make_room() {
+  const placement_problem& p = c_.problem;
+  found_placement best;
+  for (std::size_t q = 0; q < c_.places; ++q) {
+    found_placement f;
+    for (std::size_t b = 0; b < c_.blocks; ++b) {
+      std::size_t to = q;
+      for (std::size_t r = 0; r < c_.places; ++r) {
+        if (c_.allowed[c_.at(b, q)] || !c_.allowed[c_.at(b, r)]) continue;
+        if (!c_.allowed[c_.at(b, to)] || c_.bytes[c_.at(b, r)] < c_.bytes[c_.at(b, to)]) to = r;
+      }
+      f.place.push_back(static_cast<std::int32_t>(to));
+    }
+    const auto used = bytes_used(p, f.place);
+    if (!used) continue;
+    f.seconds = seconds_of(p, f.place);
+    f.share = greatest_share(p, used->data());
+    settle(p, f);
+    if (f.seconds < best.seconds) best = std::move(f);
+  }
+  if (best.place.empty()) return;
+  result.best = std::move(best);
+  limit_ = result.best.seconds * (1 - 0.5 * equal);
+}
+
 // Tries everything near the crossings of the best placement.
 void solver::polish(std::int64_t work) {
   constexpr std::size_t reach = 4, width = 64;
@@ -224,6 +207,7 @@ void solver::run(std::int64_t work, std::int64_t work_to_fit) {
   pass(8, work);
   if (!any_ && !done()) {
     vary(work);
+    if (result.best.place.empty()) make_room();
     retune(20);
     polish(work / 2);
   }
@@ -243,6 +227,19 @@ void solver::run(std::int64_t work, std::int64_t work_to_fit) {
     width = std::max(next, width + 1);
   }
   if (!any_) polish(work + work / 8);
+  if (!any_) improve(work);
+}
+
+// What passes that keep few labels miss: pairs of small changes, and what is near them.
+void solver::improve(std::int64_t work) {
+  for (int round = 0; round < 2 && !done() && !result.best.place.empty(); ++round) {
+    const double before = result.best.seconds;
+    exchange(c_.problem, result.best, most_exchanges);
+    if (!(result.best.seconds < before)) break;
+    limit_ = std::min(limit_, result.best.seconds * (1 - 0.5 * equal));
+    result.exhausted = !(result.at.least < limit_);
+    if (round == 0) polish(result.work + work / 8);
+  }
 }
 
 // Of all bytes of the even memories that are used.
@@ -363,7 +360,7 @@ placement_answer solve(const placement_problem& problem, const solver_limits& li
   s.least = p.at.least;
   // evenness matters less where memories are full, as they are if a proof is hard
   s.proven_even = even_out(problem, budgets, p.at, limits.even_work / (s.proven ? 1 : 4), p);
-  if (!s.proven) settle(problem, p.best);
+  if (!s.proven) exchange(problem, p.best, most_exchanges);
   s.place = p.best.place;
   s.seconds = seconds_of(problem, s.place);
   s.least = s.proven ? s.seconds : std::min(std::max(s.least, 0.0), s.seconds);

@@ -69,6 +69,10 @@ struct placement_answer {
 // lists disagree.
 placement_answer solve(const placement_problem& problem, const solver_limits& limits = {});
 
+// False if there is too little memory however it is shared out, which need not be searched for: in
+// all, or for blocks that may lie in one memory only.
+bool may_fit(const placement_problem& problem);
+
 // Bytes by memory if the blocks lie there; none if that does not fit or a block may not be there.
 std::optional<std::vector<std::uint64_t>> bytes_used(const placement_problem& problem,
                                                      const std::vector<std::int32_t>& place);

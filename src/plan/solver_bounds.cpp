@@ -33,6 +33,7 @@ void chain::read_options() {
       allowed.push_back(option.allowed && alone && *alone <= budget[memory[q]]);
       bytes.push_back(option.bytes);
       scratch.push_back(option.scratch);
+      seconds.push_back(option.seconds);
     }
   }
 }
@@ -138,17 +139,20 @@ bounds::bounds(const chain& of, std::vector<double> prices_of)
     }
     coming_[b] = coming_[b + 1] + static_cast<double>(greatest);
   }
-  table_.resize((c_.leader.size() + 1) * c_.blocks * c_.leader.size() * (c_.memories + 1));
+  for (std::size_t from = 0; from < c_.leader.size(); ++from) {
+    for (std::size_t to = 0; to < c_.leader.size(); ++to) cross_.push_back(find_cross(from, to));
+  }
+  table_.resize((c_.firsts.back() + 1) * c_.blocks * c_.leader.size() * (c_.memories + 1));
   for (const std::size_t first : c_.firsts) fill(first);
 }
 
 double bounds::cost(std::size_t first, std::size_t block, std::size_t kind) const {
   const std::size_t q = c_.leader[kind];
-  return c_.problem.blocks[block][q].seconds + prices[c_.memory[q]] * c_.weight(block, q, first);
+  return c_.seconds[c_.at(block, q)] + prices[c_.memory[q]] * c_.weight(block, q, first);
 }
 
 // Between kinds, or, if they are the same, between two places of the kind.
-double bounds::cross(std::size_t from, std::size_t to) const {
+double bounds::find_cross(std::size_t from, std::size_t to) const {
   const std::size_t a = c_.leader[from];
   std::size_t b = c_.leader[to];
   if (from == to) {
@@ -159,22 +163,26 @@ double bounds::cross(std::size_t from, std::size_t to) const {
   return c_.problem.crossing[a * c_.places + b];
 }
 
-void bounds::relax(std::size_t first, std::size_t block, std::size_t from, std::size_t to,
+void bounds::relax(std::size_t from, std::size_t to, double here, const double* next,
                    double* out) const {
-  if (!c_.allowed[c_.at(block + 1, c_.leader[to])]) return;
-  const double here = cost(first, block + 1, to), over = here + cross(from, to);
-  const double* next = row(first, block + 1, to);
+  const std::size_t last = c_.memories;
+  const double over = here + cross(from, to);
   const bool same = c_.memory[c_.leader[from]] == c_.memory[c_.leader[to]];
-  for (std::size_t j = 0; j <= c_.memories; ++j) {
-    if (same) out[j] = std::min(out[j], next[j] + (from == to ? here : over));
-    if (same && from != to) continue;
-    const std::size_t more = std::min(j + 1, c_.memories);
-    out[more] = std::min(out[more], next[j] + over);
+  if (same) {
+    const double staying = from == to ? here : over;
+    for (std::size_t j = 0; j <= last; ++j) out[j] = std::min(out[j], next[j] + staying);
+    if (from != to || over == never) return;
   }
+  for (std::size_t j = 0; j < last; ++j) out[j + 1] = std::min(out[j + 1], next[j] + over);
+  out[last] = std::min(out[last], next[last] + over);
 }
 
 void bounds::fill(std::size_t first) {
+  std::vector<double> costs(c_.leader.size());  // of the block behind
   for (std::size_t b = c_.blocks; b-- > 0;) {
+    for (std::size_t to = 0; b + 1 < c_.blocks && to < costs.size(); ++to) {
+      costs[to] = cost(first, b + 1, to);
+    }
     for (std::size_t k = 0; k < c_.leader.size(); ++k) {
       double* out = const_cast<double*>(row(first, b, k));
       std::fill(out, out + c_.memories + 1, never);
@@ -182,7 +190,10 @@ void bounds::fill(std::size_t first) {
         out[0] = c_.problem.places[c_.leader[k]].leaving;
         continue;
       }
-      for (std::size_t to = 0; to < c_.leader.size(); ++to) relax(first, b, k, to, out);
+      for (std::size_t to = 0; to < c_.leader.size(); ++to) {
+        if (!c_.allowed[c_.at(b + 1, c_.leader[to])]) continue;
+        relax(k, to, costs[to], row(first, b + 1, to), out);
+      }
     }
   }
 }
@@ -245,14 +256,15 @@ double bounds::through(const label& l, std::size_t block, const credit& c, std::
 void bounds::follow(const label& l, std::size_t block, std::size_t entries,
                     std::vector<double>& use) const {
   std::size_t kind = c_.kind[l.place];
+  std::vector<double> out(c_.memories + 1);
   for (std::size_t b = block + 1; b < c_.blocks; ++b) {
-    std::vector<double> out(c_.memories + 1);
     double best = never;
     std::size_t best_kind = kind, best_entries = entries;
     for (std::size_t to = 0; to < c_.leader.size(); ++to) {
       // all ways are relaxed one by one: which value of the next row did this one come from?
+      if (!c_.allowed[c_.at(b, c_.leader[to])]) continue;
       std::fill(out.begin(), out.end(), never);
-      relax(l.first, b - 1, kind, to, out.data());
+      relax(kind, to, cost(l.first, b, to), row(l.first, b, to), out.data());
       if (!(out[entries] < best)) continue;
       best = out[entries], best_kind = to;
       const double* next = row(l.first, b, to);

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <nibble/base/checked.hpp>
 #include <nibble/base/error.hpp>
 #include <numeric>
@@ -29,6 +30,10 @@ constexpr std::uint64_t minus(std::uint64_t a, std::uint64_t b) {
 }
 constexpr std::uint32_t bit(std::size_t i) {
   return std::uint32_t{1} << i;
+}
+
+constexpr std::uint32_t lowest_bits(std::size_t n) {
+  return n < max_places ? bit(n) - 1 : ~std::uint32_t{0};
 }
 
 template <typename Visit>
@@ -92,6 +97,7 @@ struct chain {
 
   std::vector<char> allowed;                  // [block, place]
   std::vector<std::uint64_t> bytes, scratch;  // [block, place]
+  std::vector<double> seconds;                // [block, place]
 
   // Of the blocks after a block, at a place or in a memory:
   std::vector<std::uint64_t> most_scratch, reachable;         // [block, place]
@@ -167,17 +173,57 @@ class bounds {
     return &table_[((first * c_.blocks + block) * c_.leader.size() + kind) * (c_.memories + 1)];
   }
   double cost(std::size_t first, std::size_t block, std::size_t kind) const;
-  double cross(std::size_t from, std::size_t to) const;
+  double cross(std::size_t from, std::size_t to) const {
+    return cross_[from * c_.leader.size() + to];
+  }
+  double find_cross(std::size_t from, std::size_t to) const;
   void fill(std::size_t first);
-  void relax(std::size_t first, std::size_t block, std::size_t from, std::size_t to,
-             double* out) const;
+  // What comes of the row `next` of the kind `to`, whose block costs `here`.
+  void relax(std::size_t from, std::size_t to, double here, const double* next, double* out) const;
   void follow(const label& l, std::size_t block, std::size_t entries,
               std::vector<double>& use) const;
 
   const chain& c_;
   std::vector<double> table_;
+  std::vector<double> cross_;   // [kind, kind]
   std::vector<double> coming_;  // by block: bytes at priced memories that come after it, at most
   std::vector<std::size_t> dearest_;  // memories of positive price, falling
+};
+
+// ---- what a placement takes, while blocks move ----
+
+class usage {
+ public:
+  usage(const placement_problem& problem, const std::vector<std::int32_t>& place);
+
+  void move(std::size_t block, std::size_t to);
+  std::size_t place(std::size_t block) const { return place_[block]; }
+  // No budget is exceeded; what overflows 64 bits exceeds all.
+  bool fits() const;
+  // Bytes at least that blocks [begin, end) have too little room by at `to`, whatever becomes of
+  // their places.
+  std::uint64_t lacking(std::size_t begin, std::size_t end, std::size_t to) const;
+  std::vector<std::uint64_t> used() const;  // by memory, if it fits
+
+ private:
+  struct wide {  // a sum of more than 64 bits
+    std::uint64_t low = 0, high = 0;
+    void add(std::uint64_t x) { low += x, high += low < x; }
+    void subtract(std::uint64_t x) { high -= low < x, low -= x; }
+  };
+  struct at_place {
+    std::size_t blocks = 0;
+    std::map<std::uint64_t, std::size_t> scratch;  // and how many blocks take as much
+  };
+
+  void add(std::size_t block, std::size_t place);
+  void remove(std::size_t block);
+  bool both_ends_at(std::size_t place) const;
+
+  const placement_problem& p_;
+  std::vector<std::size_t> place_;  // by block
+  std::vector<at_place> at_;        // by place
+  std::vector<wide> used_;          // by memory
 };
 
 // ---- one pass over the blocks, with at most `width` labels of each ----
@@ -208,7 +254,9 @@ class search {
   bool judge(label& l, std::size_t block);
   bool dominated(std::size_t worse, const std::vector<std::size_t>& kept, std::size_t group) const;
   bool dominates(std::size_t better, std::size_t worse) const;
+  bool takes_less(std::size_t better, std::size_t worse, std::size_t m) const;
   void narrow();
+  void keep_best(std::vector<std::size_t>& kept);
   void finish();
 
   const chain& c_;
@@ -219,6 +267,13 @@ class search {
   std::vector<std::uint64_t> used_, scratch_;  // of the label that is being considered
   std::vector<std::vector<std::pair<std::int32_t, std::uint32_t>>> trace_;  // (parent, place)
 };
+
+// Moves runs of blocks until no move of one run is better: passes keep labels that promise much,
+// and may end with ones that kept less.
+void settle(const placement_problem& p, found_placement& best);
+// The same with two runs at a time, where one makes room for the other. `work`: a count, about that
+// of comparisons.
+void exchange(const placement_problem& p, found_placement& best, std::int64_t work);
 
 }  // namespace solving
 

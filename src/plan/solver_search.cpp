@@ -65,7 +65,7 @@ void search::consider(std::size_t index, std::size_t block, std::size_t place) {
   }
   if (c_.before[place] >= 0 && !(l.opened & bit(static_cast<std::size_t>(c_.before[place]))))
     return;
-  l.seconds += c_.problem.blocks[block][place].seconds;
+  l.seconds += c_.seconds[c_.at(block, place)];
   l.place = static_cast<std::uint32_t>(place);
   if (!charge(l, block, place)) return;
   ++labels;
@@ -85,19 +85,23 @@ void search::consider(std::size_t index, std::size_t block, std::size_t place) {
   to_.scratch.insert(to_.scratch.end(), scratch_.begin(), scratch_.end());
 }
 
+// Whether a label has as much room in a memory as another, whatever follows.
+bool search::takes_less(std::size_t better, std::size_t worse, std::size_t m) const {
+  const auto& growth = to_.growth;
+  std::uint64_t a = to_.used[better * c_.memories + m];
+  const std::uint64_t b = to_.used[worse * c_.memories + m];
+  if (a > b) return false;
+  for_bits(c_.lying[m], [&](std::size_t q) {
+    a = plus(a, minus(growth[better * c_.places + q], growth[worse * c_.places + q]));
+  });
+  return a <= b;
+}
+
 // Whether all that can follow `worse` can follow `better` too; that it is no slower is known.
 bool search::dominates(std::size_t better, std::size_t worse) const {
   const std::uint32_t skip = to_.labels[better].ample | to_.labels[worse].closed;
-  const auto& growth = to_.growth;
-  for (std::size_t m = 0; m < c_.memories; ++m) {
-    if (skip & bit(m)) continue;
-    std::uint64_t a = to_.used[better * c_.memories + m];
-    const std::uint64_t b = to_.used[worse * c_.memories + m];
-    if (a > b) return false;
-    for_bits(c_.lying[m], [&](std::size_t q) {
-      a = plus(a, minus(growth[better * c_.places + q], growth[worse * c_.places + q]));
-    });
-    if (a > b) return false;
+  for (std::uint32_t left = lowest_bits(c_.memories) & ~skip; left != 0; left &= left - 1) {
+    if (!takes_less(better, worse, static_cast<std::size_t>(std::countr_zero(left)))) return false;
   }
   return true;
 }
@@ -114,31 +118,28 @@ bool search::dominated(std::size_t worse, const std::vector<std::size_t>& kept,
 
 // Moves the labels worth keeping from to_ to from_.
 void search::narrow() {
-  std::vector<std::size_t> order(to_.labels.size()), kept;
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  const auto group_of = [&](std::size_t i) {
-    return std::pair(to_.labels[i].place, to_.labels[i].first);
+  struct entry {
+    std::uint32_t place, first;
+    double seconds, bound;
+    std::size_t index;
+    auto group() const { return std::uint64_t{place} << 32 | first; }
   };
-  std::sort(order.begin(), order.end(), [&](std::size_t i, std::size_t j) {
-    const label &a = to_.labels[i], &b = to_.labels[j];
-    return std::tie(a.place, a.first, a.seconds, a.bound, i) <
-           std::tie(b.place, b.first, b.seconds, b.bound, j);
+  std::vector<entry> order;
+  order.reserve(to_.labels.size());
+  for (const label& l : to_.labels) {
+    order.push_back({l.place, l.first, l.seconds, l.bound, order.size()});
+  }
+  std::sort(order.begin(), order.end(), [](const entry& a, const entry& b) {
+    if (a.group() != b.group()) return a.group() < b.group();
+    return std::tie(a.seconds, a.bound, a.index) < std::tie(b.seconds, b.bound, b.index);
   });
+  std::vector<std::size_t> kept;
   std::size_t group = 0;
   for (std::size_t i = 0; i < order.size(); ++i) {
-    if (i > 0 && group_of(order[i]) != group_of(order[i - 1])) group = kept.size();
-    if (!dominated(order[i], kept, group)) kept.push_back(order[i]);
+    if (i > 0 && order[i].group() != order[i - 1].group()) group = kept.size();
+    if (!dominated(order[i].index, kept, group)) kept.push_back(order[i].index);
   }
-  const std::size_t width = labels > allowance ? std::min<std::size_t>(width_, 4) : width_;
-  if (kept.size() > width) {
-    const auto middle = kept.begin() + static_cast<std::ptrdiff_t>(width);
-    std::nth_element(kept.begin(), middle, kept.end(), [&](std::size_t i, std::size_t j) {
-      return std::tie(to_.labels[i].bound, i) < std::tie(to_.labels[j].bound, j);
-    });
-    dropped = std::min(dropped, to_.labels[*middle].bound);
-    kept.erase(middle, kept.end());
-    std::sort(kept.begin(), kept.end());
-  }
+  keep_best(kept);
   from_.clear();
   trace_.emplace_back();
   for (const std::size_t i : kept) {
@@ -151,6 +152,21 @@ void search::narrow() {
     trace_.back().emplace_back(to_.labels[i].parent, to_.labels[i].place);
   }
   to_.clear();
+}
+
+// As many labels as there is room for, those of the least bounds.
+void search::keep_best(std::vector<std::size_t>& kept) {
+  const std::size_t width = labels > allowance ? std::min<std::size_t>(width_, 4) : width_;
+  if (kept.size() <= width) return;
+  std::vector<std::pair<double, std::size_t>> order;
+  order.reserve(kept.size());
+  for (const std::size_t i : kept) order.emplace_back(to_.labels[i].bound, i);
+  const auto middle = order.begin() + static_cast<std::ptrdiff_t>(width);
+  std::nth_element(order.begin(), middle, order.end());
+  dropped = std::min(dropped, middle->first);
+  kept.clear();
+  for (auto o = order.begin(); o != middle; ++o) kept.push_back(o->second);
+  std::sort(kept.begin(), kept.end());
 }
 
 void search::begin() {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <nibble/base/error.hpp>
 #include <nibble/device/step_values.hpp>
 
@@ -37,7 +38,55 @@ bool alive(const nibble::recording& r, nibble::value v, int i) {
   return before && after;
 }
 
+// The packing by its definition, each value compared with all others.
+std::vector<std::size_t> plain_offsets(const nibble::recording& r, nibble::program_limits limits) {
+  const std::size_t n = r.values.size();
+  const auto bytes = [&](std::size_t i) {
+    const std::size_t align = nibble::workspace_alignment;
+    return (nibble::value_bytes(r.values[i], limits) + align - 1) / align * align;
+  };
+  const auto lives = [&](std::size_t i, int step) {
+    const nibble::value v{static_cast<std::int32_t>(i)};
+    if (step < 0) return v == r.input;
+    if (step == static_cast<int>(r.steps.size())) return v == r.output;
+    return alive(r, v, step);
+  };
+  std::vector<std::size_t> order(n), offset(n, 0), placed;
+  for (std::size_t i = 0; i < n; ++i) order[i] = i;
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return bytes(a) > bytes(b); });
+  for (const std::size_t i : order) {
+    std::vector<std::pair<std::size_t, std::size_t>> taken;  // begin, end
+    bool used = false;
+    for (int s = -1; s <= static_cast<int>(r.steps.size()); ++s) {
+      if (!lives(i, s)) continue;
+      used = true;
+      for (const std::size_t j : placed) {
+        if (lives(j, s)) taken.emplace_back(offset[j], offset[j] + bytes(j));
+      }
+    }
+    if (!used) continue;
+    std::sort(taken.begin(), taken.end());
+    for (const auto& [begin, end] : taken) {
+      if (offset[i] + bytes(i) <= begin) break;
+      offset[i] = std::max(offset[i], end);
+    }
+    placed.push_back(i);
+  }
+  return offset;
+}
+
 }  // namespace
+
+TEST_CASE("a workspace is laid out as by its definition") {
+  std::mt19937 random(5);
+  for (int round = 0; round < 60; ++round) {
+    const auto r = random_recording(random);
+    const nibble::program_limits limits{1 + round % 5, 1};
+    CAPTURE(round);
+    REQUIRE(nibble::lay_out_workspace(r, limits).offset == plain_offsets(r, limits));
+  }
+}
 
 TEST_CASE("values that live at the same time do not overlap") {
   std::mt19937 random(3);

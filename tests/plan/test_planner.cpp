@@ -11,6 +11,7 @@
 #include "../model/tiny_model.hpp"
 #include "catch.hpp"
 #include "errors.hpp"
+#include "plan/block_catalogue.hpp"
 
 namespace {
 
@@ -235,6 +236,55 @@ TEST_CASE("layers on GPUs by number, and blocks that are pinned") {
   CHECK(device_of(block_kind::attention, 5) == 0);
 }
 
+TEST_CASE("a number of layers that changes nothing is explained") {
+  const header_model m(wide_model("llama", 6));
+  nibble::plan_options options;
+  options.context = 256;
+  options.gpu_layers = 3;
+  machine no_gpu, no_cpu;
+  no_gpu.add(device_kind::cpu, std::uint64_t{1} << 36, 1e8);
+  no_cpu.add(device_kind::cuda, std::uint64_t{1} << 36, 1e12);
+  CHECK(says(nibble::plan(m.definition, no_gpu.offers(), options),
+             "3 layers on GPUs were asked for, which changes nothing: there is no GPU"));
+  CHECK(says(nibble::plan(m.definition, no_cpu.offers(), options), "there is no CPU"));
+  options.gpu_layers = -1;
+  CHECK_FALSE(says(nibble::plan(m.definition, no_gpu.offers(), options), "changes nothing"));
+}
+
+TEST_CASE("for long prompts GPUs share the layers, as parts of a prompt overlap") {
+  const header_model m(wide_model("llama", 8));
+  machine two;
+  for (int i = 0; i < 2; ++i) {
+    two.add(device_kind::cuda, std::uint64_t{1} << 34, 1e9);
+    nibble::device_speed& speed = two.change().back().speed;  // what a token takes counts
+    speed.step_seconds = speed.attend_seconds = speed.run_seconds = speed.link_seconds = 1e-9;
+    for (auto& f : speed.formats) f.macs_per_second = 1e7;
+  }
+  nibble::plan_options options;
+  options.context = 4096;
+  options.batch = 512;
+  options.prompt_tokens = 4096;
+  options.generated_tokens = 0;
+  const nibble::placement shared = nibble::plan(m.definition, two.offers(), options);
+  INFO(shared);
+  // by the sum of what devices take, one GPU alone would be the fastest
+  CHECK(blocks_on(shared, 0) > 0);
+  CHECK(blocks_on(shared, 1) > 0);
+  CHECK(shared.segments().size() == 2);
+  CHECK_FALSE(shared.optimal);
+  options.pins = {{.device = 0},
+                  {.what = nibble::pinned_blocks::part::embedding, .device = 0},
+                  {.what = nibble::pinned_blocks::part::head, .device = 0}};
+  const nibble::placement alone = nibble::plan(m.definition, two.offers(), options);
+  CHECK(shared.predicted.prompt > 1.3 * alone.predicted.prompt);
+  options.pins.clear();
+  options.prompt_tokens = 0;
+  options.generated_tokens = 256;
+  const nibble::placement one = nibble::plan(m.definition, two.offers(), options);
+  CHECK(one.segments().size() == 1);
+  CHECK(one.optimal);
+}
+
 TEST_CASE("too little on the GPUs: a warning, concessions, or a refusal") {
   const header_model m(wide_model("llama", 6));
   nibble::plan_options options;
@@ -438,6 +488,70 @@ TEST_CASE("experts that stay on disk get what is left of the memory") {
   both.add(device_kind::cpu, whole * 2, 1e10).add(device_kind::disk, 0, 1e9);
   const auto p = nibble::plan(m.definition, both.offers(), options);
   for (const auto& b : p.blocks) CHECK(b.on_demand == 0);
+}
+
+TEST_CASE("too little even with blocks on disk: what is needed then, and with which context") {
+  const header_model m(wide_model("llama", 12));
+  nibble::plan_options options;
+  options.context = 4096;
+  options.batch = 64;
+  const auto with = [&](std::uint64_t memory) {
+    machine both;
+    both.add(device_kind::cpu, memory, 1e10).add(device_kind::disk, 0, 1e9);
+    return both;
+  };
+  nibble::plan_options brief = options;
+  brief.context = 1024;
+  std::uint64_t memory = std::uint64_t{1} << 20;  // the least with which that fits, about
+  const auto fits = [&](const nibble::plan_options& o) {
+    try {
+      nibble::plan(m.definition, with(memory).offers(), o);
+      return true;
+    } catch (const nibble::error&) {
+      return false;
+    }
+  };
+  while (!fits(brief)) memory += memory / 16;
+  REQUIRE_FALSE(fits(options));
+  const nibble::error e =
+      test::thrown([&] { nibble::plan(m.definition, with(memory).offers(), options); });
+  test::check_error(e, errc::out_of_memory,
+                    {"the model needs", "with its blocks on disk", "KV cache",
+                     "With a context of 1024 tokens it would fit"});
+}
+
+TEST_CASE("programs take what one block of each kind takes") {
+  for (const char* const name : {"llama", "gemma3", "qwen3moe", "gpt-oss"}) {
+    const header_model m(wide_model(name, 9));
+    const auto& model = m.definition;
+    machine both;
+    both.add(device_kind::cuda, 1 << 30, 1e12).add(device_kind::cpu, 1 << 30, 1e10);
+    std::vector<const nibble::device_sizes*> devices;
+    for (const auto& o : both.offers()) devices.push_back(o.sizes);
+    nibble::block_catalogue blocks(model, devices);
+    CHECK(blocks.kinds().size() < model.blocks.size() / 2);
+    std::vector<nibble::weight> weights(model.needs.size());
+    nibble::weight_table table;
+    table.layers.resize(static_cast<std::size_t>(model.hp.n_layer));
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      if (!model.needs[i].found) continue;
+      const auto view = model.needs[i].stored_view();
+      weights[i] = {.format = view.format,
+                    .shape = view.shape,
+                    .data = reinterpret_cast<const std::byte*>(&weights[i])};
+      nibble::set_slot(table, model.needs[i], &weights[i]);
+    }
+    const nibble::program_limits limits{.max_tokens = 37, .max_outputs = 3, .max_context = 5000};
+    for (std::size_t first = 0; first < model.blocks.size(); ++first) {
+      for (std::size_t last = first + 1; last <= model.blocks.size(); last += 3) {
+        for (std::size_t d = 0; d < devices.size(); ++d) {
+          INFO(name << ", " << first << " to " << last << ", " << d);
+          CHECK(blocks.workspace(first, last, d, limits) ==
+                devices[d]->workspace_of(model.record(table, first, last), limits));
+        }
+      }
+    }
+  }
 }
 
 TEST_CASE("a plan is the same each time, and prints") {

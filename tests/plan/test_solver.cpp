@@ -10,6 +10,7 @@
 
 #include "catch.hpp"
 #include "plan/solver.hpp"
+#include "plan/solver_parts.hpp"
 
 namespace {
 
@@ -440,6 +441,88 @@ TEST_CASE("solver: large chains") {
       moved[b] = s.place[b];
     }
   }
+}
+
+TEST_CASE("solver: two blocks change places if that is faster and neither fits alone") {
+  problem p;
+  p.memories = {{100, false}, {1000, false}};
+  p.places = {{0, 0, 0, 0}, {1, 0, 0, 0}};
+  p.blocks.assign(7, {{true, 60, 5, 1}, {true, 60, 5, 3}});
+  p.blocks[4][1].seconds = 9;  // would gain most
+  p.crossing = {0, 0.25, 0.25, 0};
+  nibble::solving::found_placement f{.place = {1, 0, 1, 1, 1, 1, 1}};
+  f.seconds = nibble::seconds_of(p, f.place);
+  nibble::solving::settle(p, f);
+  CHECK(f.place == std::vector<std::int32_t>{1, 0, 1, 1, 1, 1, 1});
+  nibble::solving::exchange(p, f, 0);
+  CHECK(f.place == std::vector<std::int32_t>{1, 0, 1, 1, 1, 1, 1});
+  nibble::solving::exchange(p, f, 1 << 20);
+  CHECK(f.place == std::vector<std::int32_t>{1, 1, 1, 1, 0, 1, 1});
+  CHECK(f.seconds == nibble::seconds_of(p, f.place));
+}
+
+TEST_CASE("solver: small changes keep a placement within its budgets and make it no slower") {
+  for (std::uint64_t seed = 0; seed < 3000; ++seed) {
+    std::mt19937_64 random(seed);
+    CAPTURE(seed);
+    const problem p = small_problem(random, seed % 2 == 0, seed % 8 == 7);
+    nibble::solving::found_placement f;
+    std::vector<std::uint64_t> used;
+    for (int tries = 0; tries < 50; ++tries) {
+      f.place.clear();
+      for (std::size_t b = 0; b < p.blocks.size(); ++b) {
+        f.place.push_back(static_cast<std::int32_t>(at_random(random, p.places.size())));
+      }
+      if (count(p, f.place, used)) break;
+    }
+    if (!count(p, f.place, used)) continue;
+    const nibble::solving::usage before(p, f.place);
+    REQUIRE(before.fits());
+    REQUIRE(before.used() == used);
+    const double seconds = f.seconds = nibble::seconds_of(p, f.place);
+    nibble::solving::exchange(p, f, 100'000);
+    REQUIRE(count(p, f.place, used));
+    REQUIRE(f.seconds <= seconds);
+    REQUIRE(f.seconds == nibble::seconds_of(p, f.place));
+    REQUIRE(f.seconds >= best_of_all(p).seconds * (1 - 1e-9));
+  }
+}
+
+TEST_CASE("solver: memories that are nearly full are filled nonetheless") {
+  // on disk everything fits; a search that fills the memory first finds no way to do it
+  problem p = large_problem({.name = "MoE",
+                             .layers = 94,
+                             .attention = 71e6,
+                             .feed_forward = 2416e6,
+                             .vocabulary = 622e6,
+                             .active = 1.0 / 16},
+                            {{22'000_MiB, 1e12}, {22'000_MiB, 1e12}}, 28'000_MiB);
+  for (auto& options : p.blocks) options.back().scratch += 4'200_MiB;  // a ring of buffers
+  p.blocks.front().back().allowed = false;
+  const auto answer = nibble::solve(p);
+  REQUIRE(answer.solution);
+  CHECK(answer.work < 2'000'000);
+  std::vector<std::uint64_t> used;
+  CHECK(count(p, answer.solution->place, used));
+}
+
+TEST_CASE("solver: too little memory is seen without a search") {
+  for (std::uint64_t seed = 0; seed < 2000; ++seed) {
+    std::mt19937_64 random(seed);
+    CAPTURE(seed);
+    const problem p = small_problem(random, seed % 2 == 0, seed % 8 == 7);
+    if (!nibble::may_fit(p)) CHECK_FALSE(best_of_all(p).fits);
+  }
+  problem p;
+  p.memories = {{100, false}, {1000, false}};
+  p.places = {{0, 10, 0, 0}, {1, 0, 0, 0}};
+  p.blocks = {{{true, 60, 0, 1}, {false, 0, 0, 0}}, {{true, 30, 5, 1}, {true, 30, 0, 1}}};
+  p.crossing = {0, 1, 1, 0};
+  CHECK(nibble::may_fit(p));
+  p.blocks[1][1].allowed = false;
+  CHECK(nibble::may_fit(p));
+  p.places[0].opening = 11;
+  CHECK_FALSE(nibble::may_fit(p));
 }
 
 TEST_CASE("solver: what fits the cards lies there, as evenly as layers allow") {

@@ -25,6 +25,7 @@ struct recording {
   value make(std::int64_t width) { return make(value_info{.width = width}); }
   const value_info& info(value v) const { return values[static_cast<std::size_t>(v.id)]; }
   void emit(step s) { steps.push_back(std::move(s)); }
+  friend bool operator==(const recording&, const recording&) = default;
 };
 
 // The greatest batch that a program made from a recording will be given.

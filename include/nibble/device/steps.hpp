@@ -3,6 +3,7 @@
 // A step is data: buffers of the workspace (`value`), weights, and numbers known when the model is
 // loaded. What changes from batch to batch (tokens, positions, sequences) comes with the `batch` at
 // run time, so a recorded list of steps, or a graph captured from it, is used again for each token.
+// Steps are equal if they name the same values and weights.
 #pragma once
 
 #include <cstdint>
@@ -28,12 +29,14 @@ struct value_info {
   std::int64_t width = 0;  // elements a row
   value_rows rows = value_rows::per_token;
   value_element element = value_element::f32;
+  friend bool operator==(const value_info&, const value_info&) = default;
 };
 
 // y = x / sqrt(mean(x^2) + epsilon) * gain. Zhang and Sennrich 2019, arXiv:1910.07467.
 struct rms_norm {
   const weight* gain = nullptr;  // [width]; F32
   float epsilon = 0;
+  friend bool operator==(const rms_norm&, const rms_norm&) = default;
 };
 
 // out[t] = scale * table[token[t]]
@@ -41,12 +44,14 @@ struct embed_step {
   const weight* table = nullptr;  // [n_embd, n_vocab]
   float scale = 1;
   value out;
+  friend bool operator==(const embed_step&, const embed_step&) = default;
 };
 
 // out = norm(in)
 struct norm_step {
   value in, out;
   rms_norm norm;
+  friend bool operator==(const norm_step&, const norm_step&) = default;
 };
 
 // out (+)= scale * (matrix * in) + bias
@@ -55,6 +60,7 @@ struct linear {
   const weight* bias = nullptr;    // [rows] or none; F32
   value out;                       // width = rows
   const weight* scale = nullptr;   // [1] or none; F32: of matrices that are stored without it
+  friend bool operator==(const linear&, const linear&) = default;
 };
 
 // Several matrices over one input, which is normalised first if asked, and quantised once.
@@ -63,6 +69,7 @@ struct matmul_step {
   std::optional<rms_norm> norm = {};
   std::vector<linear> outputs = {};
   bool accumulate = false;  // adds to what `out` holds: the residual
+  friend bool operator==(const matmul_step&, const matmul_step&) = default;
 };
 
 enum class rope_style {
@@ -77,6 +84,7 @@ struct rope_spec {
   rope_style style = rope_style::none;
   std::vector<double> frequencies;  // radians a position, one for each rotated pair
   float magnitude = 1;              // multiplies sine and cosine (YaRN's attention factor)
+  friend bool operator==(const rope_spec&, const rope_spec&) = default;
 };
 
 struct attention_spec {
@@ -91,6 +99,7 @@ struct attention_spec {
   // Query temperature that grows with the position: q *= 1 + scale * ln(1 + floor(pos / period)).
   float temperature_scale = 0;
   std::int32_t temperature_period = 0;
+  friend bool operator==(const attention_spec&, const attention_spec&) = default;
 };
 
 // Rotates q and k, appends k and v to the layer's cache, attends over it.
@@ -100,6 +109,7 @@ struct attend_step {
   value out;      // [tokens, n_head * value_length]
   std::int32_t layer = 0;
   attention_spec spec;
+  friend bool operator==(const attend_step&, const attend_step&) = default;
 };
 
 enum class gate_kind {
@@ -113,12 +123,14 @@ enum class gate_kind {
 struct gate_step {
   value gate, up, out;
   gate_kind kind = gate_kind::silu;
+  friend bool operator==(const gate_step&, const gate_step&) = default;
 };
 
 // out += norm(in) if a norm is given, else in
 struct add_step {
   value in, out;
   std::optional<rms_norm> norm = {};
+  friend bool operator==(const add_step&, const add_step&) = default;
 };
 
 enum class route_kind {
@@ -134,6 +146,7 @@ struct route_step {
   route_kind kind = route_kind::softmax_then_top;
   bool normalise = false;  // make the chosen weights sum to 1
   float scale = 1;
+  friend bool operator==(const route_step&, const route_step&) = default;
 };
 
 // For each token and each of its chosen experts: out = matrix[expert] * in + bias[expert].
@@ -143,6 +156,7 @@ struct expert_matmul_step {
   bool in_per_slot = false;
   std::vector<linear> outputs = {};  // matrix [columns, rows, n_expert], bias [rows, n_expert]; out
                                      // [tokens, n_used * rows]
+  friend bool operator==(const expert_matmul_step&, const expert_matmul_step&) = default;
 };
 
 // out[t] += sum over slots of weights[t, slot] * in[t, slot]
@@ -150,18 +164,21 @@ struct combine_step {
   value in;       // [tokens, n_used * width]
   value weights;  // [tokens, n_used]
   value out;      // [tokens, width]
+  friend bool operator==(const combine_step&, const combine_step&) = default;
 };
 
 // out = the rows of `in` whose logits are wanted
 struct select_step {
   value in;   // per token
   value out;  // per output, same width
+  friend bool operator==(const select_step&, const select_step&) = default;
 };
 
 // x -> cap * tanh(x / cap), in place
 struct softcap_step {
   value x;
   float cap = 0;
+  friend bool operator==(const softcap_step&, const softcap_step&) = default;
 };
 
 using step = std::variant<embed_step, norm_step, matmul_step, attend_step, gate_step, add_step,

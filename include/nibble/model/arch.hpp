@@ -74,8 +74,10 @@ struct NIBBLE_API model_definition {
   bool tied() const;
   kv_layer kv(std::int32_t layer) const;
   kv_layout kv(kv_type key, kv_type value) const;
-  // The steps of blocks [first, last). The data of the weights is not read.
+  // The steps of blocks [first, last), or of some of them, rising. The data of the weights is not
+  // read.
   recording record(const weight_table& weights, std::size_t first, std::size_t last) const;
+  recording record(const weight_table& weights, std::span<const std::size_t> some) const;
 };
 
 }  // namespace nibble::inline NIBBLE_ABI
