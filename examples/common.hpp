@@ -242,9 +242,11 @@ struct load_options {
   // The parts of it.
   void add_file(CLI::App& app) {
     app.add_option("model", path, "GGUF file (any part of a split one)")->required();
-    app.add_option("--device", model.device,
-                   "cpu, the id of a GPU (nibble-devices lists them), several of them separated by "
-                   "commas, or auto: all there are, as far as they make it faster")
+    app.add_option(
+           "--device", model.device,
+           "cpu, the id of a GPU (nibble-devices lists them), disk for what fits into no "
+           "memory, several of them separated by commas (cpu,disk), or auto: all there are, "
+           "as far as they make it faster")
         ->capture_default_str()
         ->check(not_empty);
     placement.add_to(app);

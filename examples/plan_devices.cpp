@@ -227,7 +227,10 @@ void devices::describe(const std::string& text) {
     const auto rate = fields.size() == 2 && fields[1].ends_with("/s")
                           ? common::bytes_of(fields[1].substr(0, fields[1].size() - 2))
                           : std::nullopt;
-    if (!rate || *rate < 1 || offers_.empty()) {
+    const bool has_cpu = std::any_of(sizes_.begin(), sizes_.end(), [](const auto& s) {
+      return s->info().kind == nibble::device_kind::cpu;
+    });
+    if (!rate || *rate < 1 || !has_cpu) {
       throw common::usage_error("--device: " + quoted(text) +
                                 ": a disk is described by its rate, such as disk:3GB/s, after a "
                                 "cpu, in whose memory it works");

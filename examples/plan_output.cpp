@@ -26,7 +26,8 @@ json of_device(const nibble::placement& plan, std::size_t i) {
             {"transfers", use.transfers},
             {"overhead", use.overhead},
             {"total", use.total()}}},
-          {"free_bytes", use.budget > use.total() ? use.budget - use.total() : 0}};
+          {"free_bytes", plan.free_on(static_cast<std::int32_t>(i))},
+          {"experts", {{"slots", use.experts.slots}, {"slot_bytes", use.experts.slot_bytes}}}};
 }
 
 // Text as XML has it.
@@ -101,7 +102,9 @@ std::string to_json(const nibble::placement& plan) {
   for (const nibble::placed_block& b : plan.blocks) {
     blocks.push_back({{"name", nibble::to_text(b.block)},
                       {"device", plan.devices[static_cast<std::size_t>(b.device)].device.id},
-                      {"weight_bytes", b.weights}});
+                      {"weight_bytes", b.weights},
+                      {"streamed_bytes", b.streamed},
+                      {"on_demand_bytes", b.on_demand}});
   }
   const json all = {{"devices", devices},
                     {"blocks", blocks},

@@ -47,11 +47,9 @@ device_choice::device_choice(const devices::hardware& found, const model_options
   } else {
     names = names_of(options.device);
   }
+  const auto n_disks = std::count(names.begin(), names.end(), disk_name);
   for (const std::string& name : names) {
-    if (name == disk_name && !devices_.empty()) {
-      add_disk();
-      continue;
-    }
+    if (name == disk_name) continue;
     const auto same = [&](const auto& d) { return d.id == name; };
     const auto info = std::find_if(found.all.begin(), found.all.end(), same);
     const bool twice = std::any_of(devices_.begin(), devices_.end(),
@@ -73,6 +71,19 @@ device_choice::device_choice(const devices::hardware& found, const model_options
                                      : found.modules->sizes(name, {options.cpu.activations}),
                         .limit = {}});
   }
+  if (n_disks == 0) return;
+  if (n_disks > 1) throw error(errc::invalid_argument, "the device 'disk' is named twice");
+  if (!has_kind(device_kind::cpu)) {
+    throw error(errc::invalid_argument,
+                "the device 'disk' needs the device 'cpu' beside it, which computes with what is "
+                "read. Name both: cpu,disk.");
+  }
+  add_disk();
+}
+
+bool device_choice::has_kind(device_kind kind) const {
+  return std::any_of(devices_.begin(), devices_.end(),
+                     [&](const chosen& d) { return d.info.kind == kind; });
 }
 
 void device_choice::add_disk() {
@@ -135,17 +146,18 @@ void device_choice::time_disk(const gguf::file& file) {
 
 placement device_choice::plan(const gguf::file& file, const model_definition& model) {
   const bool in_files = !file.paths().empty();
-  const bool has_disk = std::any_of(devices_.begin(), devices_.end(),
-                                    [](const chosen& d) { return is_disk(d.info); });
-  const bool has_cpu =
-      std::any_of(devices_.begin(), devices_.end(), [](const chosen& d) { return is_cpu(d.info); });
-  const bool may_stream = in_files && has_cpu && !has_disk && options_.device == "auto" &&
-                          options_.plan.on_shortage != shortage::fail && !options_.cpu.observer;
+  const bool has_disk = has_kind(device_kind::disk);
+  const bool could_stream = in_files && has_kind(device_kind::cpu) && !has_disk &&
+                            options_.plan.on_shortage != shortage::fail && !options_.cpu.observer;
   if (has_disk) time_disk(file);
   try {
     return plan_once(model);
   } catch (const error& e) {
-    if (e.code() != errc::out_of_memory || !may_stream) throw;
+    if (e.code() != errc::out_of_memory || !could_stream) throw;
+    if (options_.device != "auto") {
+      throw error(e.code(), concat(e.what(), " With the devices ", options_.device,
+                                   ",disk what does not fit would be read from its file."));
+    }
   }
   add_disk();
   time_disk(file);

@@ -36,6 +36,7 @@ class device_choice {
 
   placement plan_once(const model_definition& model) const;
   void add_disk();
+  bool has_kind(device_kind kind) const;
   // Measures how fast the file's disk is, which is not kept: that takes little time, and a file may
   // lie anywhere.
   void time_disk(const gguf::file& file);

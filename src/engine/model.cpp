@@ -217,9 +217,16 @@ void model::state::check_plan(const model_definition& definition) const {
                a.value_length == b.value_length && a.window == b.window && a.kind == b.kind;
       });
   const program_limits& l = plan.limits;
-  const bool counts = l.max_tokens >= 1 && l.max_outputs >= 1 && l.max_outputs <= l.max_tokens &&
-                      l.max_context == plan.context && plan.context >= l.max_tokens &&
-                      plan.part >= 1 && plan.part <= l.max_tokens && plan.sessions >= 1;
+  const bool experts_fit =
+      std::all_of(plan.devices.begin(), plan.devices.end(), [&](const auto& d) {
+        return d.experts.slot_bytes == 0 ||
+               (d.experts.slots >= least_expert_slots(definition.hp, l) &&
+                d.experts.bytes() <= d.weights);
+      });
+  const bool counts = experts_fit && l.max_tokens >= 1 && l.max_outputs >= 1 &&
+                      l.max_outputs <= l.max_tokens && l.max_context == plan.context &&
+                      plan.context >= l.max_tokens && plan.part >= 1 && plan.part <= l.max_tokens &&
+                      plan.sessions >= 1;
   if (same_layers && counts &&
       plan.kv_pages ==
           pages_of_sessions(group_layers(plan.kv), plan.context, l.max_tokens, plan.sessions)) {

@@ -84,6 +84,11 @@ void tensor_needs::vector(block_id block, const std::string& name,
                   .slot = slot});
 }
 
+bool tensor_need::is_kept() const {
+  const auto* const of_layer = std::get_if<const weight * layer_weights::*>(&slot);
+  return as_float || (of_layer && *of_layer == &layer_weights::router);
+}
+
 tensor_view tensor_need::stored_view() const {
   tensor_view view = found->view;
   if (as_float) view.format = id_of<formats::f32>;

@@ -18,17 +18,18 @@ block_catalogue::block_catalogue(const model_definition& model,
 std::vector<std::vector<block_catalogue::tensor>> block_catalogue::find_tensors() {
   std::vector<std::vector<tensor>> read(model_.blocks.size());
   weights_.layers.resize(static_cast<std::size_t>(model_.hp.n_layer));
-  std::map<std::tuple<format_id, decltype(nibble::shape::extent), bool>, std::size_t> known;
+  std::map<std::tuple<format_id, decltype(nibble::shape::extent), bool, bool>, std::size_t> known;
   for (const tensor_need& need : model_.needs) {
     if (!need.found) continue;
     const tensor_view view = need.stored_view();
-    const auto [same, is_new] =
-        known.try_emplace({view.format, view.shape.extent, need.as_float}, stored_.size());
+    const auto [same, is_new] = known.try_emplace(
+        {view.format, view.shape.extent, need.as_float, need.is_kept()}, stored_.size());
     const std::size_t stored = same->second;
     if (is_new) {
       stored_tensor& s = stored_.emplace_back();
       s.view = view;
       s.as_float = need.as_float;
+      s.is_kept = need.is_kept();
       s.bytes.resize(devices_.size()), s.of_one.resize(devices_.size());
       // nobody reads the data, which a file that was opened for its header lacks
       s.stand_in = {.format = view.format,
@@ -79,7 +80,7 @@ std::uint64_t block_catalogue::expert_bytes(std::size_t stored, std::size_t devi
 }
 
 bool block_catalogue::is_streamed(std::size_t stored, std::size_t device) const {
-  return nibble::is_streamed(stored_[stored].as_float, *devices_[device]);
+  return devices_[device]->ring().slots > 0 && !stored_[stored].is_kept;
 }
 
 // Blocks of a kind that came before add nothing: only the hidden state is alive in more than one

@@ -64,7 +64,7 @@ class block_catalogue {
  private:
   struct stored_tensor {
     tensor_view view;
-    bool as_float = false;
+    bool as_float = false, is_kept = false;
     weight stand_in;  // has format and shape, and data that nobody reads
     std::vector<std::optional<std::uint64_t>> bytes, of_one;  // by device: all, one expert
   };

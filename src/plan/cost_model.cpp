@@ -74,7 +74,8 @@ void cost_model::count_product(std::size_t kind, const block_catalogue::tensor& 
   const bool head = blocks_.kinds()[kind].what == block_kind::head;
   const format_speed speed = devices_[device].speed.of(view.format);
   const auto bytes = static_cast<double>(blocks_.weight_bytes(tensor.stored, device));
-  const double reading = bytes / speed.bytes_per_second;
+  const double from_memory = bytes / memory_bytes_per_second(view.format, device);
+  const double reading = from_disk ? bytes / speed.bytes_per_second : from_memory;
   const auto of_prompt = [&](double all, double together) {
     // of a prompt only the last token's logits are wanted
     if (head) return all / std::max(options_.prompt_tokens, 1.0);
@@ -87,20 +88,20 @@ void cost_model::count_product(std::size_t kind, const block_catalogue::tensor& 
   t.prompt += of_prompt(reading, from_disk ? batch_ : part_);
   t.whole += of_prompt(reading, batch_);
   if (!tensor.expert || !from_disk) return;
-  const double from_memory = std::min(reading, bytes / host_bytes_per_second(view.format, speed));
   token_seconds& hit = hit_seconds_[in(kind, device)];
-  hit.generated += (reading - from_memory) * share;
-  hit.prompt += of_prompt(reading, batch_) - of_prompt(from_memory, batch_);
+  hit.generated += std::max(reading - from_memory, 0.0) * share;
+  hit.prompt += std::max(of_prompt(reading, batch_) - of_prompt(from_memory, batch_), 0.0);
   hit.whole = hit.prompt;
 }
 
-// Of weights in the host's memory, read by the CPU among the devices.
-double cost_model::host_bytes_per_second(format_id format, const format_speed& without_cpu) const {
-  for (const offered_device& device : devices_) {
-    if (device.sizes->info().kind != device_kind::cpu) continue;
-    return device.speed.of(format).bytes_per_second;
+// Of weights in the memory that a device computes from: a disk's is that of the CPU beside it.
+double cost_model::memory_bytes_per_second(format_id format, std::size_t device) const {
+  const bool has_ring = devices_[device].sizes->ring().slots > 0;
+  for (const offered_device& other : devices_) {
+    if (!has_ring || other.sizes->info().kind != device_kind::cpu) continue;
+    return other.speed.of(format).bytes_per_second;
   }
-  return without_cpu.bytes_per_second;
+  return devices_[device].speed.of(format).bytes_per_second;
 }
 
 void cost_model::count_steps() {

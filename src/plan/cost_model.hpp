@@ -77,7 +77,7 @@ class cost_model {
   std::size_t at(std::size_t block, std::size_t device) const {
     return in(blocks_.kind_of(block), device);
   }
-  double host_bytes_per_second(format_id format, const format_speed& without_cpu) const;
+  double memory_bytes_per_second(format_id format, std::size_t device) const;
   double way_seconds(std::size_t device, double values) const;
   // Of the experts that a device reads from disk, the share that is in its memory.
   double in_memory(const placement& p, std::size_t device) const;

@@ -92,12 +92,8 @@ std::vector<std::size_t> readers_of(const model_definition& model, const tensor_
   return readers;
 }
 
-bool is_streamed(bool as_float, const device_sizes& device) {
-  return device.ring().slots > 0 && !as_float;
-}
-
 bool is_streamed(const tensor_need& need, const device_sizes& device) {
-  return is_streamed(need.as_float, device);
+  return device.ring().slots > 0 && !need.is_kept();
 }
 
 bool is_on_demand(const tensor_need& need, const device_sizes& device) {

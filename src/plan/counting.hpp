@@ -15,9 +15,7 @@ namespace nibble::inline NIBBLE_ABI {
 // Which blocks read a tensor: one, or two where the embedding is the head's matrix, too.
 std::vector<std::size_t> readers_of(const model_definition& model, const tensor_need& need);
 
-// Whether a tensor passes through the device's ring: matrices do. What is converted to floats, and
-// is small, stays in memory.
-bool is_streamed(bool as_float, const device_sizes& device);
+// Whether a tensor passes through the device's ring, or is read by experts.
 bool is_streamed(const tensor_need& need, const device_sizes& device);
 // Whether they are routed experts', each of which is read when a token goes through it.
 bool is_on_demand(const tensor_need& need, const device_sizes& device);

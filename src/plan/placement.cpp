@@ -78,6 +78,21 @@ std::vector<std::uint64_t> placement::streamed_on(std::int32_t device) const {
   return bytes;
 }
 
+std::uint64_t placement::free_on(std::int32_t device) const {
+  const auto cpu = std::find_if(devices.begin(), devices.end(), [](const device_use& use) {
+    return use.device.kind == device_kind::cpu;
+  });
+  const auto memory_of = [&](const device_use& use) {
+    return use.device.kind == device_kind::disk && cpu != devices.end() ? &*cpu : &use;
+  };
+  const device_use* const memory = memory_of(devices[static_cast<std::size_t>(device)]);
+  std::uint64_t used = 0;
+  for (const device_use& use : devices) {
+    if (memory_of(use) == memory) used += use.total();
+  }
+  return memory->budget > used ? memory->budget - used : 0;
+}
+
 program_limits placement::segment_limits() const {
   return {.max_tokens = part,
           .max_outputs = std::min(limits.max_outputs, part),

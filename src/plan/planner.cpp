@@ -69,10 +69,7 @@ planner::planner(const model_definition& model, std::span<const offered_device> 
     if (!is_host(d)) has_gpu_ = true;
     if (!cpu_ && is_host(d) && !has_ring(d)) cpu_ = d;
   }
-  for (std::size_t d = 0; d < devices_.size(); ++d) {
-    budgets_[d] = budgets_[memory_of(d)];
-    routes_to_disk_ = routes_to_disk_ || has_ring(d);
-  }
+  for (std::size_t d = 0; d < devices_.size(); ++d) budgets_[d] = budgets_[memory_of(d)];
   for (const tensor_need& need : model_.needs) {
     if (need.found && need.block.kind == block_kind::experts) experts_.insert(need.block.layer);
   }
@@ -83,9 +80,10 @@ bool planner::is_host(std::size_t device) const {
 }
 
 std::int32_t planner::usual_part(const placement& sizes) const {
-  bool rings = false;  // whose blocks are to be read in turn
-  for (std::size_t d = 0; d < devices_.size(); ++d) rings = rings || has_ring(d);
-  return part_of_batch(sizes.limits.max_tokens, devices_.size() > 1 && !rings);
+  std::size_t used = 0;
+  for (std::size_t d = 0; d < devices_.size(); ++d) used += !has_ring(d) || uses_disk_ ? 1 : 0;
+  // blocks on disk are to be read in turn
+  return part_of_batch(sizes.limits.max_tokens, used > 1 && !uses_disk_);
 }
 
 std::size_t planner::memory_of(std::size_t device) const {
@@ -116,9 +114,10 @@ std::vector<bool> planner::allowed_blocks(std::size_t device, const plan_options
     may[b] = has_gpu_ && cpu_ ? on_gpu != is_host(device) : true;
   }
   // Where not all experts fit into memory, those used last are kept there, of whatever layers.
-  for (std::size_t b = 0; b < n && routes_to_disk_ && is_host(device) && !has_ring(device); ++b) {
+  for (std::size_t b = 0; b < n && uses_disk_ && is_host(device) && !has_ring(device); ++b) {
     if (has_experts(b)) may[b] = false;
   }
+  if (has_ring(device) && !uses_disk_) may.assign(n, false);
   for (std::size_t b = 0; b < n; ++b) {
     const auto pin = std::find_if(options.pins.rbegin(), options.pins.rend(),
                                   [&](const auto& p) { return is_meant(p, model_.blocks[b]); });
@@ -209,7 +208,17 @@ std::map<std::size_t, std::uint64_t> planner::excess_of(const placement& p) cons
   return excess;
 }
 
+// What fits into memory is there: disks are used where it does not.
 std::optional<placement> planner::place(const plan_options& options, where allowed, int effort) {
+  bool has_disk = false;
+  for (std::size_t d = 0; d < devices_.size(); ++d) has_disk = has_disk || has_ring(d);
+  uses_disk_ = false;
+  if (auto found = place_so(options, allowed, effort)) return found;
+  uses_disk_ = has_disk;
+  return has_disk ? place_so(options, allowed, effort) : std::nullopt;
+}
+
+std::optional<placement> planner::place_so(const plan_options& options, where allowed, int effort) {
   placement sizes = choose_sizes(model_, options);
   sizes.part = usual_part(sizes);
   const cost_model costs(blocks_, devices_, options_, sizes);

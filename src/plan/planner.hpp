@@ -39,6 +39,7 @@ class planner {
   // The best placement with these options; none if it does not fit. `effort`: a multiple of the
   // usual search; 0: only whether it fits matters.
   std::optional<placement> place(const plan_options& options, where allowed, int effort = 1);
+  std::optional<placement> place_so(const plan_options& options, where allowed, int effort);
   std::optional<placement> search(const cost_model& costs, const placement& sizes,
                                   placement_problem problem, int effort);
   // What a solution takes, with budgets; parts of batches are smaller where that lets it fit.
@@ -88,7 +89,7 @@ class planner {
   std::vector<std::uint64_t> budgets_;
   std::set<std::int32_t> experts_;  // layers that have some
   bool has_gpu_ = false;
-  bool routes_to_disk_ = false;           // there is a disk to leave experts on
+  bool uses_disk_ = false;                // blocks may stay there now
   std::optional<std::size_t> cpu_;        // the first CPU
   bool cut_short_ = false;                // the last search
   std::vector<std::string> unusable_;     // devices without kernels for the model, and why

@@ -67,11 +67,13 @@ bool is_limited(const device_use& use) {
 void write_bars(std::ostream& out, const placement& p) {
   for (const device_use& use : p.devices) {
     if (!is_limited(use) || p.devices.size() < 2) continue;
+    const bool shared = use.device.kind == device_kind::disk;
     const double share = static_cast<double>(use.total()) / static_cast<double>(use.budget);
     const auto full = static_cast<std::size_t>(std::min(share, 1.0) * bar_width + 0.5);
     out << std::left << std::setw(name_width) << cut(use.device.name, name_width - 1) << "  ["
         << std::string(full, '#') << std::string(bar_width - full, '.') << "] "
-        << to_text(use.total()) << " of " << to_text(use.budget) << '\n';
+        << to_text(use.total()) << " of " << (shared ? "the CPU's " : "") << to_text(use.budget)
+        << '\n';
   }
 }
 

@@ -68,6 +68,8 @@ struct tensor_need {
   std::variant<const weight * weight_table::*, const weight * layer_weights::*> slot;
   const gguf::tensor_info* found = nullptr;  // set by find_tensors; null: absent and optional
 
+  // Whether it lies in memory even where blocks stay on disk: what is small and every token needs.
+  NIBBLE_API bool is_kept() const;
   // The tensor found, as a backend will be given it; its data is the file's nonetheless.
   NIBBLE_API tensor_view stored_view() const;
 };

@@ -74,6 +74,9 @@ struct NIBBLE_API placement {
   std::vector<bool> kv_layers_on(std::int32_t device) const;
   // placed_block::streamed of the blocks on this device, in the order in which they run.
   std::vector<std::uint64_t> streamed_on(std::int32_t device) const;
+  // Bytes of the budget that nothing takes, where several devices share one: a disk's blocks work
+  // in the memory of the first CPU.
+  std::uint64_t free_on(std::int32_t device) const;
   // Limits of the programs of the segments.
   program_limits segment_limits() const;
 };
