@@ -225,65 +225,71 @@ TEST_CASE("no memory: a session is saved and loaded") {
         }) > 5);
 }
 
+namespace {
+
+struct end_of_task {
+  int count = 0;
+  bool failed = false;
+  tokens held;
+  std::string text;
+};
+
+std::vector<nibble::scheduler_task> tasks_for(const nibble::model& model,
+                                              const std::vector<tokens>& prompts,
+                                              std::vector<end_of_task>& ends) {
+  std::vector<nibble::scheduler_task> tasks;
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    tasks.push_back({.session = session(model, test::greedy),
+                     .prompt = prompts[i],
+                     .options = {.max_tokens = 4}});
+    ends[i].text.reserve(200);
+    ends[i].held.reserve(100);
+    tasks.back().on_text = [&to = ends[i]](std::string_view text) { to.text += text; };
+    tasks.back().on_end = [&to = ends[i]](session s, nibble::finish_reason,
+                                          std::exception_ptr failure) {
+      ++to.count;
+      to.failed = failure != nullptr;
+      to.held.assign(s.tokens().begin(), s.tokens().end());  // there is room
+    };
+  }
+  return tasks;
+}
+
+// Submits what is not submitted yet, and runs.
+void run_rest(nibble::scheduler& by, std::vector<nibble::scheduler_task>& tasks,
+              std::size_t& submitted) {
+  while (submitted < tasks.size()) {
+    by.submit(std::move(tasks[submitted]));
+    ++submitted;
+  }
+  by.run();
+}
+
+}  // namespace
+
 TEST_CASE("no memory: a scheduler") {
   const loaded_model made("llama");
-  struct end {
-    int count = 0;
-    bool failed = false;
-    tokens held;
-    std::string text;
-  };
-  const auto prompts = [] {
-    std::vector<tokens> all(3, test::some_tokens);
-    all[1].resize(7);
-    all[2][0] = 6;
-    return all;
-  }();
-  // submits what is not submitted yet, and runs
-  const auto work = [&](nibble::scheduler& by, std::vector<nibble::scheduler_task>& tasks,
-                        std::size_t& submitted) {
-    while (submitted < tasks.size()) {
-      by.submit(std::move(tasks[submitted]));
-      ++submitted;
-    }
-    by.run();
-  };
-  const auto tasks_for = [&](std::vector<end>& ends) {
-    std::vector<nibble::scheduler_task> tasks;
-    for (std::size_t i = 0; i < prompts.size(); ++i) {
-      tasks.push_back({.session = session(made.model, test::greedy),
-                       .prompt = prompts[i],
-                       .options = {.max_tokens = 4}});
-      ends[i].text.reserve(200);
-      ends[i].held.reserve(100);
-      tasks.back().on_text = [&to = ends[i]](std::string_view text) { to.text += text; };
-      tasks.back().on_end = [&to = ends[i]](session s, nibble::finish_reason,
-                                            std::exception_ptr failure) {
-        ++to.count;
-        to.failed = failure != nullptr;
-        to.held.assign(s.tokens().begin(), s.tokens().end());  // there is room
-      };
-    }
-    return tasks;
-  };
-  std::vector<end> expected(prompts.size());
+  std::vector<tokens> prompts(3, test::some_tokens);
+  prompts[1].resize(7);
+  prompts[2][0] = 6;
+  std::vector<end_of_task> expected(prompts.size());
   {
     nibble::scheduler by(made.model);
-    auto tasks = tasks_for(expected);
+    auto tasks = tasks_for(made.model, prompts, expected);
     std::size_t submitted = 0;
-    work(by, tasks, submitted);
+    run_rest(by, tasks, submitted);
   }
   CHECK(test::every_failure([&](test::turn& now) {
-          std::vector<end> ends(prompts.size());
-          auto tasks = tasks_for(ends);
+          std::vector<end_of_task> ends(prompts.size());
+          auto tasks = tasks_for(made.model, prompts, ends);
           std::optional<nibble::scheduler> by;
           std::size_t submitted = 0;
           now.in([&] {
             by.emplace(made.model);
-            work(*by, tasks, submitted);
+            run_rest(*by, tasks, submitted);
           });
           if (!by) by.emplace(made.model);
-          work(*by, tasks, submitted);
+          run_rest(*by, tasks, submitted);
           for (std::size_t i = 0; i < ends.size(); ++i) {
             INFO("task " << i);
             CHECK(ends[i].count == 1);
