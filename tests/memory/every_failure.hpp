@@ -2,6 +2,7 @@
 // error or a success, everything is given back, and what is left still works.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <limits>
@@ -34,7 +35,6 @@ class turn {
   turn(refusal kind, std::size_t n) : kind_(kind), n_(n) {}
 
   // Runs work() with this turn's request refused. False if it failed, with an error that says so.
-  // Once a turn.
   template <typename Work>
   bool in(const Work& work) {
     requests = 0;
@@ -77,23 +77,26 @@ class turn {
   bool reached_ = false;
 };
 
+// One turn; whether all that it took was given back.
+template <typename Scenario>
+bool gives_back(const Scenario& scenario, turn& now) {
+  const std::int64_t allocated = live_allocations, mapped = live_mapped_bytes;
+  scenario(now);
+  return live_allocations == allocated && live_mapped_bytes == mapped;
+}
+
 // Runs scenario(turn) for the first request, the second, ... until turn.in() needs no more. All
 // that the scenario makes must be gone when it returns. Returns how many requests there are.
 template <typename Scenario>
 std::size_t every_failure(const Scenario& scenario) {
-  {
-    turn first(refusal::one, std::numeric_limits<std::size_t>::max());
-    scenario(first);  // what is made once and kept
-  }
   std::size_t most = 0;
   for (const refusal kind : {refusal::one, refusal::all_from}) {
     for (std::size_t n = 1;; n += n < dense_requests ? 1 : n / step_share) {
       INFO("request " << n << (kind == refusal::one ? "" : " and all from there on"));
-      const std::int64_t allocated = live_allocations, mapped = live_mapped_bytes;
       turn now(kind, n);
-      scenario(now);
-      REQUIRE(live_allocations == allocated);
-      REQUIRE(live_mapped_bytes == mapped);
+      // again: there are things that a program makes once and keeps
+      const bool clean = gives_back(scenario, now) || gives_back(scenario, now);
+      REQUIRE(clean);
       if (!now.reached()) break;
       most = std::max(most, n);
     }
