@@ -1,37 +1,24 @@
 // nibble-generate: continues a text, or answers a question with --chat.
 
 #include <unistd.h>
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <stop_token>
 
 #include "common.hpp"
+#include "disk_reads.hpp"
+#include "progress.hpp"
 #include "sampling_options.hpp"
 
 namespace {
 
 std::stop_source interrupted;  // Ctrl-C ends the text and then the program, a second one at once
-
-// Shows on a terminal how far the loading is; its line is erased at the end, also by an error.
-class progress_line {
- public:
-  explicit progress_line(nibble::model_options& options) {
-    if (!shown_) return;
-    options.progress = [](double share) {
-      std::fprintf(stderr, "\rloading %3.0f %%", share * 100);
-    };
-  }
-  progress_line(const progress_line&) = delete;
-  progress_line& operator=(const progress_line&) = delete;
-  ~progress_line() {
-    if (shown_) std::fputs("\r\033[K", stderr);
-  }
-
- private:
-  bool shown_ = isatty(STDERR_FILENO) != 0;
-};
 
 const char* to_text(nibble::finish_reason reason) {
   switch (reason) {
@@ -51,7 +38,27 @@ const char* to_text(nibble::finish_reason reason) {
   return "not finished";
 }
 
-void show_timings(const nibble::session& session, const nibble::model& model) {
+std::string percent(double share) {
+  return nibble::concat(static_cast<int>(share * 100), " %");
+}
+
+// Of what was read since the model was loaded; a model that lies in memory reads next to nothing.
+void show_disk(const nibble::session_timings& t, const nibble::model& model,
+               std::optional<std::uint64_t> before) {
+  const auto& devices = model.plan().devices;
+  const bool streams = std::any_of(devices.begin(), devices.end(), [](const auto& use) {
+    return use.device.kind == nibble::device_kind::disk;
+  });
+  const auto now = common::disk_bytes_read();
+  const double seconds = t.prompt_seconds + t.generated_seconds;
+  if (!streams || !before || !now || seconds <= 0) return;
+  const auto bytes = static_cast<double>(*now - *before);
+  std::fprintf(stderr, "%-12s %8.2f GB     %9.3f s %10.2f GB/s\n", "disk", bytes / 1e9, seconds,
+               bytes / 1e9 / seconds);
+}
+
+void show_timings(const nibble::session& session, const nibble::model& model,
+                  std::optional<std::uint64_t> disk_before) {
   const auto& t = session.timings();
   const auto row = [](const char* what, std::int64_t tokens, double seconds) {
     std::fprintf(stderr, "%-12s %8lld tokens %9.3f s %10.1f tokens/s\n", what,
@@ -65,6 +72,7 @@ void show_timings(const nibble::session& session, const nibble::model& model) {
   }
   row("prompt", t.prompt_tokens, t.prompt_seconds);
   row("generation", t.generated_tokens, t.generated_seconds);
+  show_disk(t, model, disk_before);
 }
 
 // Whether reading ended at an error instead of the end; std::cin takes the one for the other.
@@ -168,15 +176,33 @@ bool chat(nibble::session& session, const options& o) {
 }
 
 nibble::model load(common::load_options& o) {
-  const progress_line line(o.model);
-  return nibble::model(nibble::gguf::file(o.path), o.model);
+  common::progress_line line;
+  nibble::model_options options = o.model;
+  options.progress = [&](double share) {
+    line.show([&] { return nibble::concat("loading ", percent(share)); });
+  };
+  return nibble::model(nibble::gguf::file(o.path), options);
+}
+
+// Of prompts that take long: a line, gone before there is text.
+std::function<void(double)> prompt_progress() {
+  return [line = std::make_shared<std::optional<common::progress_line>>()](double share) {
+    if (share <= 0) line->emplace(std::chrono::milliseconds(300));
+    if (share >= 1) return line->reset();
+    (*line)->show([&] {
+      const std::string left = (*line)->remaining(share);
+      return nibble::concat("prompt ", percent(share), left.empty() ? "" : ", left: ", left);
+    });
+  };
 }
 
 nibble::session open_session(const nibble::model& model, const options& o) {
+  nibble::session_options with = o.session;
+  with.progress = prompt_progress();
   if (o.session_path.empty() || !std::filesystem::exists(o.session_path)) {
-    return nibble::session(model, o.sampling, o.session);
+    return nibble::session(model, o.sampling, with);
   }
-  return nibble::session::load(model, o.session_path, o.sampling, o.session);
+  return nibble::session::load(model, o.session_path, o.sampling, with);
 }
 
 void show_memory(const nibble::model& model) {
@@ -193,6 +219,7 @@ void generate(options& o) {
   if (o.prompt == "-") o.prompt = common::read_standard_input();
   const nibble::model model = load(o.load);
   if (o.verbose) std::cerr << model.plan() << '\n';
+  const auto disk_before = common::disk_bytes_read();
   nibble::session session = open_session(model, o);
   o.generate.cancel = interrupted.get_token();
   common::stop_on_interrupt(interrupted);
@@ -201,7 +228,7 @@ void generate(options& o) {
   if (o.verbose) {
     show_memory(model);
     std::cerr << "seed " << session.seed() << "\n";
-    show_timings(session, model);
+    show_timings(session, model, disk_before);
   }
   common::finish(std::cout, "standard output");
   if (!whole) common::end_by_caught_signal();

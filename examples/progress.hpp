@@ -11,7 +11,8 @@ namespace common {
 // Shows nothing where the standard error is no terminal. The line goes when this ends.
 class progress_line {
  public:
-  progress_line() = default;
+  // Nothing is shown before so much time has passed.
+  explicit progress_line(std::chrono::milliseconds delay = {}) : next_(start_ + delay) {}
   progress_line(const progress_line&) = delete;
   progress_line& operator=(const progress_line&) = delete;
   ~progress_line() {
@@ -39,7 +40,7 @@ class progress_line {
 
  private:
   bool terminal_ = ::isatty(STDERR_FILENO) == 1, shown_ = false;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now(), next_{};
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now(), next_;
 };
 
 }  // namespace common

@@ -215,14 +215,27 @@ bool block_runner::may_access(const void* address, std::size_t bytes) {
   return true;
 }
 
+// An exception would have nowhere to go from a fiber.
+template <typename T>
+void block_runner::keep(std::vector<T>& all, T one) {
+  bool kept = true;
+  try {
+    all.push_back(one);
+  } catch (const std::bad_alloc&) {
+    kept = false;
+  }
+  if (!kept) fail("the host has no memory left");
+}
+
 void block_runner::copy_async(void* to, const void* from) {
   std::memset(to, garbage, 16);
-  state_[static_cast<std::size_t>(thread)].copies.push_back({to, from});
+  thread_state& me = state_[static_cast<std::size_t>(thread)];
+  keep(me.copies, {to, from});
 }
 
 void block_runner::commit_async() {
   thread_state& me = state_[static_cast<std::size_t>(thread)];
-  me.commits.push_back(me.copies.size());
+  keep(me.commits, me.copies.size());
 }
 
 void block_runner::wait_async(int open) {

@@ -66,6 +66,8 @@ class block_runner : public running_block {
   void start(const launch_request& request, std::uint64_t index);
   void wake(int first, int count);
   void next();
+  template <typename T>
+  static void keep(std::vector<T>& all, T one);
   [[noreturn]] void fail_stuck();
   void make_order(int first, int count, std::uint16_t* order);
   std::uint32_t random();

@@ -43,7 +43,7 @@ bool with_host_memory(failure& why, Function f) noexcept {
 
 }  // namespace
 
-void tell(failure& why, fault what, const std::string& text) {
+void tell(failure& why, fault what, std::string_view text) noexcept {
   why.what = what;
   const std::size_t n = std::min(text.size(), sizeof why.text - 1);
   std::memcpy(why.text, text.data(), n);
@@ -72,10 +72,14 @@ emulated_context::emulated_context(const emulated_options& options)
       target_{static_cast<simt::launch_queue*>(this), &facts_},
       machine_({target_facts_.warp, options.order, options.seed, options.os_threads}) {}
 
-bool emulated_context::alive(failure& why) const {
-  if (lost_.empty()) return true;
-  tell(why, fault::lost, lost_);
-  return false;
+// Without memory of the host, work could not be done, or even the reason be told.
+bool emulated_context::alive(failure& why) const noexcept {
+  if (host_failed_) {
+    tell(why, fault::lost, "the host has no memory left");
+  } else if (!lost_.empty()) {
+    tell(why, fault::lost, lost_);
+  }
+  return !host_failed_ && lost_.empty();
 }
 
 void emulated_context::lose(const std::string& text) {
@@ -112,7 +116,12 @@ bool emulated_context::take(std::size_t bytes, bool pinned, void*& memory, failu
   // exactly as many bytes as were asked for: a sanitizer then sees accesses beyond them
   memory = ::operator new (std::max<std::size_t>(bytes, 1), std::align_val_t{alignment});
   std::memset(memory, garbage, bytes);
-  blocks_[static_cast<std::byte*>(memory)] = {bytes, pinned};
+  try {
+    blocks_[static_cast<std::byte*>(memory)] = {bytes, pinned};
+  } catch (...) {
+    ::operator delete (memory, std::align_val_t{alignment});
+    throw;
+  }
   if (!pinned) used_ += bytes;
   return true;
 }
@@ -166,9 +175,9 @@ void emulated_context::run_one(queue_state& queue) {
   const work what = std::move(queue.waiting.front());
   queue.waiting.pop_front();
   try {
-    if (lost_.empty()) what();
+    if (lost_.empty() && !host_failed_) what();
   } catch (const std::bad_alloc&) {
-    lose("the host has no memory left");
+    host_failed_ = true;
   }
   ++queue.done;
 }

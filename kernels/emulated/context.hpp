@@ -8,6 +8,7 @@
 #include <memory>
 #include <new>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "emulated/emulated.hpp"
@@ -17,7 +18,7 @@
 namespace nibble::inline v0::gpu {
 
 device_facts facts_of(const emulated_options& options);
-void tell(failure& why, fault what, const std::string& text);
+void tell(failure& why, fault what, std::string_view text) noexcept;
 
 class emulated_context final : public context, private simt::launch_queue {
  public:
@@ -85,7 +86,7 @@ class emulated_context final : public context, private simt::launch_queue {
   void run_to(queue_state& queue, std::uint64_t position);
   void drain();
   void lose(const std::string& text);
-  bool alive(failure& why) const;
+  bool alive(failure& why) const noexcept;
   bool not_recording(const char* name, failure& why) const;
   bool known(event_id event, failure& why) const;
   queue_state& state_of(queue_id queue) { return queues_[static_cast<int>(queue)]; }
@@ -104,7 +105,8 @@ class emulated_context final : public context, private simt::launch_queue {
   std::shared_ptr<graph> recording_;
 
   std::int64_t n_allocations_ = 0, n_launches_ = 0, n_transfers_ = 0;
-  std::string lost_;  // why; empty while all is well
+  std::string lost_;          // why; empty while all is well
+  bool host_failed_ = false;  // lost, too, for want of the host's memory
   std::string refused_launch_;
 };
 

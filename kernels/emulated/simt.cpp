@@ -119,10 +119,11 @@ std::string machine::run(const launch_request& request, std::span<const memory_r
       if (fault.empty()) fault = kernel_name(request.name) + ": " + on.fault();
     }
   };
-  std::vector<std::thread> others;
-  for (std::size_t i = 1; i < workers; ++i) others.emplace_back(work, std::ref(*runners_[i]));
-  work(*runners_[0]);
-  for (std::thread& other : others) other.join();
+  {
+    std::vector<std::jthread> others;
+    for (std::size_t i = 1; i < workers; ++i) others.emplace_back(work, std::ref(*runners_[i]));
+    work(*runners_[0]);
+  }
   return fault;
 }
 

@@ -6,8 +6,8 @@
 
 namespace nibble::inline NIBBLE_ABI {
 
-// Zero-filled, aligned to 2 MiB, in huge pages where the system grants them. Not touched before
-// use: physical memory is taken page by page.
+// Zero-filled, aligned to 2 MiB, in huge pages where the system grants them, as far as they are
+// filled. Not touched before use: physical memory is taken page by page.
 class arena {
  public:
   static constexpr std::size_t alignment = std::size_t{2} << 20;
@@ -21,8 +21,6 @@ class arena {
 
   std::byte* data() const noexcept { return data_; }
   std::size_t bytes() const noexcept { return bytes_; }
-  // Whether the system agreed to back the block with huge pages.
-  bool huge_pages() const noexcept { return huge_pages_; }
 
  private:
   void release() noexcept;
@@ -31,7 +29,6 @@ class arena {
   std::size_t bytes_ = 0;    // as asked for
   void* mapping_ = nullptr;  // what must be given back
   std::size_t mapped_ = 0;
-  bool huge_pages_ = false;
 };
 
 }  // namespace nibble::inline NIBBLE_ABI

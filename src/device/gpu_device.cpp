@@ -60,12 +60,13 @@ gpu_memory::gpu_memory(std::shared_ptr<gpu_device> device, kind what, std::size_
                        const char* purpose)
     : device_(std::move(device)), kind_(what), bytes_(bytes) {
   if (bytes == 0) return;
+  const std::string doing = concat("memory for ", purpose, ", ", bytes, " bytes");
   const auto lock = device_->lock();
   gpu::failure why;
   void* memory = nullptr;
   const bool done = kind_ != kind::host ? device_->context_->allocate(bytes, memory, why)
                                         : device_->context_->allocate_pinned(bytes, memory, why);
-  device_->check(done, why, concat("memory for ", purpose, ", ", bytes, " bytes").c_str());
+  device_->check(done, why, doing.c_str());  // nothing else may throw from here on
   data_ = static_cast<std::byte*>(memory);
   counted_ = tally_entry(device_->tally(), kind_, bytes);
 }

@@ -134,20 +134,27 @@ void gpu_program::launch_all(const gpu_run& run) {
 
 void gpu_program::launch_graph(const gpu_run& run) {
   const auto key = std::pair(run.tokens, run.outputs);
-  auto found = graphs_.find(key);
-  if (found == graphs_.end()) {
-    device_->begin_graph();
-    gpu::graph_id graph = 0;
+  const auto [found, is_new] = graphs_.try_emplace(key, 0);
+  if (is_new) {
     try {
-      launch_all(run);
-      graph = device_->end_graph();
+      record_graph(run, found->second);
     } catch (...) {
-      device_->abandon_graph();
+      graphs_.erase(found);
       throw;
     }
-    found = graphs_.emplace(key, graph).first;
   }
   device_->launch_graph(found->second);
+}
+
+void gpu_program::record_graph(const gpu_run& run, gpu::graph_id& graph) {
+  device_->begin_graph();
+  try {
+    launch_all(run);
+    graph = device_->end_graph();
+  } catch (...) {
+    device_->abandon_graph();
+    throw;
+  }
 }
 
 void gpu_program::forget_graphs() noexcept {

@@ -77,6 +77,7 @@ class gpu_program final : public program {
 
   void launch_all(const gpu_run& run);
   void launch_graph(const gpu_run& run);
+  void record_graph(const gpu_run& run, gpu::graph_id& graph);
   void forget_graphs() noexcept;
   std::byte* place_of(value v) const;
 

@@ -85,11 +85,11 @@ weight_uploads::buffer::~buffer() {
 
 void weight_uploads::buffer::send(const kernels::packed_rows& rows, std::byte* matrix) const {
   const auto lock = owner_.device_->lock();
+  staging_.on_its_way = true;  // some of it is, if the rest fails
   for (const kernels::packed_piece& piece : rows.pieces) {
     owner_.device_->upload(gpu::queue_id::copy, matrix + piece.to,
                            staging_.memory.data() + piece.from, piece.bytes);
   }
-  staging_.on_its_way = true;
 }
 
 weight_uploads::staging& weight_uploads::take(std::size_t bytes) {
@@ -125,6 +125,7 @@ weight_uploads::staging& weight_uploads::take(std::size_t bytes) {
     }
   } catch (...) {
     chosen->taken = false;
+    freed_.notify_one();
     throw;
   }
   return *chosen;

@@ -14,14 +14,14 @@ namespace nibble::inline NIBBLE_ABI {
 // What the control groups (version 1 or 2) of this process and their parents allow.
 struct cgroup_limits {
   std::optional<double> cpus;
-  std::optional<std::uint64_t> memory_bytes, memory_used;
+  std::optional<std::uint64_t> memory_bytes, memory_used;  // used: without cached files
 };
 cgroup_limits read_cgroup_limits(const std::filesystem::path& root = "/");
 
 struct memory_state {
   std::uint64_t total = 0, free = 0;
 };
-// /proc/meminfo, capped by the control groups.
+// /proc/meminfo, capped by the control groups and by the process's own limits (ulimit -v, -d).
 memory_state read_memory(const std::filesystem::path& root = "/");
 
 // CPUs that this thread may run on.

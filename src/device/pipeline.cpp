@@ -89,7 +89,8 @@ batch pipeline::work_of(const part& p, std::size_t d) {
   return {.tokens = p.tokens, .chunks = chunks_, .outputs = p.outputs};
 }
 
-std::span<const float> pipeline::run(const batch& work) {
+std::span<const float> pipeline::run(const batch& work,
+                                     const std::function<void(double)>& progress) {
   if (work.tokens.empty() || work.tokens.size() > static_cast<std::size_t>(of_.max_tokens)) {
     throw error(errc::invalid_argument, "a batch must have a token, and not more than planned.");
   }
@@ -100,7 +101,11 @@ std::span<const float> pipeline::run(const batch& work) {
     return segments_[0].steps->output();
   }
   try {
-    for (std::size_t tick = 0; tick + 1 < n_parts_ + segments_.size(); ++tick) run_tick(tick);
+    const std::size_t ticks = n_parts_ + segments_.size() - 1;
+    for (std::size_t tick = 0; tick < ticks; ++tick) {
+      if (progress && tick > 0) progress(static_cast<double>(tick) / static_cast<double>(ticks));
+      run_tick(tick);
+    }
   } catch (...) {
     abandon();
     throw;

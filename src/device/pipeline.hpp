@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <nibble/base/config.hpp>
 #include <nibble/device/backend.hpp>
@@ -35,9 +36,10 @@ class pipeline {
   static std::uint64_t host_bytes(const sizes& of);
 
   // The logits of the outputs, [outputs, n_vocab], valid until the next run. Caches named in the
-  // batch are not looked at: each device has its own. Throws as program::submit() and wait(); what
+  // batch are not looked at: each device has its own. `progress`, unless it is empty, is called now
+  // and then with the share that is done, below 1. Throws as it, program::submit() and wait(); what
   // was started is over then.
-  std::span<const float> run(const batch& work);
+  std::span<const float> run(const batch& work, const std::function<void(double)>& progress = {});
 
  private:
   // Consecutive tokens of a batch.

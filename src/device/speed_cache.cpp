@@ -8,12 +8,13 @@
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
-#include <fstream>
 #include <nibble/base/concat.hpp>
 #include <nibble/base/fingerprint.hpp>
 #include <nibble/formats/list.hpp>
 #include <string_view>
 #include <system_error>
+
+#include "base/small_file.hpp"
 
 namespace nibble::inline NIBBLE_ABI {
 namespace {
@@ -62,22 +63,23 @@ std::string fact(std::string_view text) {
 }
 
 std::string line_of(const fs::path& path) {
-  std::ifstream in(path);
-  char line[512] = {};
-  in.getline(line, sizeof line);
-  return fact(line);
+  const std::string text = read_small_file(path, 512);
+  return fact(std::string_view(text).substr(0, text.find('\n')));
 }
 
 // The processor's name where Linux tells it, or the numbers that stand for it.
 std::string processor(const fs::path& root) {
-  std::ifstream in(root / "proc/cpuinfo");
+  const std::string text = read_small_file(root / "proc/cpuinfo");
   std::string numbers;
-  std::string line;
-  for (int i = 0; i < most_lines && std::getline(in, line) && !line.empty(); ++i) {
+  std::string_view rest = text;
+  for (int i = 0; i < most_lines; ++i) {
+    const std::string_view line = rest.substr(0, rest.find('\n'));
+    rest.remove_prefix(std::min(line.size() + 1, rest.size()));
+    if (line.empty()) break;
     const std::size_t colon = line.find(':');
     if (colon == line.npos) continue;
-    const std::string name = fact(std::string_view(line).substr(0, colon));
-    const std::string value = fact(std::string_view(line).substr(colon + 1));
+    const std::string name = fact(line.substr(0, colon));
+    const std::string value = fact(line.substr(colon + 1));
     if (name == "model name" || name == "Model") return value;
     for (const char* part : {"CPU implementer", "CPU variant", "CPU part", "cpu", "uarch"}) {
       if (name == part) numbers += concat(numbers.empty() ? "" : " ", value);
@@ -300,11 +302,12 @@ void store_speed(const fs::path& folder, const std::string& key, const device_sp
   std::error_code failed;
   fs::create_directories(folder, failed);
   const fs::path path = speed_path(folder, key);
+  const std::string text = speed_to_text(key, speed);
   // a name of its own for each writer
   std::string made = path.string() + ".XXXXXX";
   descriptor file(::mkstemp(made.data()));
   if (!file) return;
-  const bool written = write_text(file.number(), speed_to_text(key, speed));
+  const bool written = write_text(file.number(), text);
   if (file.close() && written && ::rename(made.c_str(), path.c_str()) == 0) return;
   ::unlink(made.c_str());
 }

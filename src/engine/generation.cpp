@@ -38,9 +38,11 @@ std::span<const token> generation::state::start() {
 
 void generation::state::begin() {
   if (begun) return;
+  over = true;  // if this throws
   const std::span<const token> rest = start();
   const bool nothing_new = rest.empty() && !of->pending && !of->logits.empty();
-  if (nothing_new || append(rest)) advance();
+  if (nothing_new || append(rest)) return advance();
+  over = piece.empty();
 }
 
 // Truncates the session to the beginning that it shares with the prompt; one token at least is left
@@ -66,11 +68,14 @@ void generation::state::finish(finish_reason why) {
 
 void generation::state::take_next() {
   const token id = of->sample(sampler());
-  of->pending = id;
-  if (of->loaded->tokenizer->is_end_of_generation(id)) return finish(finish_reason::end_of_text);
-  ++generated;
-  piece += filter.push(stream.push(id));
-  if (filter.stopped()) finish(finish_reason::stop_string);
+  if (of->loaded->tokenizer->is_end_of_generation(id)) {
+    finish(finish_reason::end_of_text);
+  } else {
+    piece += filter.push(stream.push(id));
+    ++generated;
+    if (filter.stopped()) finish(finish_reason::stop_string);
+  }
+  of->pending = id;  // once there is its text
 }
 
 void generation::state::look_for_end() {
@@ -85,6 +90,7 @@ void generation::state::look_for_end() {
 
 // Generates until there is a piece to give out, or the end.
 void generation::state::advance() {
+  over = true;  // if this throws
   piece.clear();
   while (piece.empty() && reason == finish_reason::none) {
     look_for_end();

@@ -81,8 +81,9 @@ std::vector<std::jthread> importer::start_helpers() {
 
 void importer::work(const std::function<void(double)>& progress) {
   try {
+    std::vector<std::byte> buffer;
     for (std::size_t i = next_++; i < parts_.size() && !failed_; i = next_++) {
-      import(parts_[i]);
+      import(parts_[i], buffer);
       const std::size_t done = ++done_;
       if (progress && done < parts_.size()) {
         progress(static_cast<double>(done) / static_cast<double>(parts_.size()));
@@ -93,19 +94,20 @@ void importer::work(const std::function<void(double)>& progress) {
   }
 }
 
-void importer::import(const part& p) {
+// Read, not taken from the mapping: a file that is cut off meanwhile is then an error.
+void importer::import(const part& p, std::vector<std::byte>& buffer) {
   const gguf::tensor_info& found = *p.need->found;
   if (converted(*p.need)) {
+    const auto stored = file_.read(found, 0, found.bytes, buffer);
     std::vector<float> values(found.view.shape.elements());
-    decode_row(found.view.format, found.view.data, values.size(), values.data());
+    decode_row(found.view.format, stored.data(), values.size(), values.data());
     p.device->fill_weight(*p.to, p.rows, reinterpret_cast<const std::byte*>(values.data()));
-    file_.release(found);
     return;
   }
   const std::size_t bytes = row_bytes_of(*p.need);
   const std::size_t at = static_cast<std::size_t>(p.rows.first) * bytes;
-  p.device->fill_weight(*p.to, p.rows, found.view.data + at);
-  file_.release(found, at, static_cast<std::size_t>(p.rows.count) * bytes);
+  const auto stored = file_.read(found, at, static_cast<std::size_t>(p.rows.count) * bytes, buffer);
+  p.device->fill_weight(*p.to, p.rows, stored.data());
 }
 
 }  // namespace nibble::inline NIBBLE_ABI

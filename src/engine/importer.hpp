@@ -40,7 +40,7 @@ class importer {
   void add_parts(const tensor_need& need, backend& device, const weight& to);
   std::vector<std::jthread> start_helpers();
   void work(const std::function<void(double)>& progress);
-  void import(const part& p);
+  void import(const part& p, std::vector<std::byte>& buffer);
 
   const gguf::file& file_;
   std::vector<part> parts_;

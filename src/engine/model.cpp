@@ -35,13 +35,22 @@ void check_given(const std::vector<std::unique_ptr<backend>>& devices) {
 // Which model it is: what the tensors are called, how they look, and how their data begin.
 std::string fingerprint_of(const gguf::file& file) {
   nibble::fingerprint print;
+  std::vector<std::byte> buffer;
   for (const gguf::tensor_info& tensor : file.tensors()) {
     print.add(tensor.name);
     print.add(static_cast<std::uint64_t>(tensor.view.format));
     for (const std::uint64_t n : tensor.view.shape.extent) print.add(n);
-    print.add({tensor.view.data, std::min<std::size_t>(tensor.bytes, 64)});
+    print.add(file.read(tensor, 0, std::min<std::size_t>(tensor.bytes, 64), buffer));
   }
   return print.text();
+}
+
+// Whose memory is the host's; "" if the plan does without.
+std::string name_of_cpu(const placement& plan) {
+  for (const device_use& use : plan.devices) {
+    if (use.device.kind == device_kind::cpu) return use.device.name;
+  }
+  return {};
 }
 
 // Of the blocks on one device, the how manieth this one is, from 0.
@@ -154,9 +163,10 @@ void model::state::load_anywhere(const gguf::file& file, const model_definition&
       for (auto& device : opened) devices.emplace_back().device = std::move(device);
       return load_as_planned(file, definition, options);
     } catch (const error& e) {
-      if (again || e.code() != errc::out_of_memory || e.device().empty()) throw;
+      if (again || e.code() != errc::out_of_memory) throw;
       first_failure = e.what();
-      failed = e.device();
+      failed = e.device().empty() ? name_of_cpu(plan) : e.device();
+      if (failed.empty()) throw;
       for (const device_use& use : plan.devices) {
         if (use.device.name == failed) planned = use.total();
       }

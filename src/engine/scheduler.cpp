@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <deque>
 #include <list>
 #include <mutex>
 #include <nibble/base/concat.hpp>
@@ -14,12 +13,28 @@
 namespace nibble::inline NIBBLE_ABI {
 namespace {
 
+// To those who gave a task: a piece of its text, or with a session its end.
+struct call {
+  std::shared_ptr<std::function<void(std::string_view)>> on_text = {};
+  std::string piece = {};
+  decltype(scheduler_task::on_end) on_end = {};
+  std::optional<nibble::session> session = {};
+  finish_reason why = finish_reason::none;
+  std::exception_ptr failure = {};
+
+  void make() {
+    if (!session) return (*on_text)(piece);
+    on_end(std::move(*session), why, failure);
+  }
+};
+
 struct job {
   scheduler::task_id id = 0;
   scheduler_task task;
   nibble::generation generation;
   std::vector<std::int32_t> promised = {};  // pages, by group
-  std::shared_ptr<const std::function<void(std::string_view)>> on_text = {};
+  std::shared_ptr<std::function<void(std::string_view)>> on_text = {};
+  std::list<call> end = {};  // one: that a task ends must not need memory
   // The session's tokens before those that queue() added, and what was pending then: what is not
   // computed in the end is taken back.
   std::optional<std::size_t> before = {};
@@ -54,7 +69,7 @@ struct scheduler::state {
   mutable std::mutex mutex;  // guards what follows; a job in a batch is the stepping thread's
   std::list<job> waiting, running;
   // Calls to those who gave the tasks, made without the lock, in order, by one thread at a time.
-  std::deque<std::function<void()>> calls;
+  std::list<call> calls;
   bool calling = false;  // somebody makes them, or will at the end of a step
   task_id last_id = 0;
 
@@ -90,10 +105,10 @@ struct scheduler::state {
   void take(const part& p, std::span<const float> logits, double seconds);
   // What follows a new token: text, and perhaps the end.
   bool take_token(job& j);
-  void fail(job& j, std::exception_ptr failure);
-  void cancel(std::list<job>& from, job& j);
+  void fail(job& j, std::exception_ptr failure) noexcept;
+  void cancel(std::list<job>& from, job& j) noexcept;
   void give_out(job& j);
-  void end(std::list<job>& from, job& j, finish_reason why, std::exception_ptr failure);
+  void end(std::list<job>& from, job& j, finish_reason why, std::exception_ptr failure) noexcept;
   void make_calls(std::unique_lock<std::mutex>& lock);
 };
 
@@ -192,12 +207,14 @@ scheduler::task_id scheduler::submit(scheduler_task&& task) {
     state_->check(task);
     auto made = task.session.make_generation(task.prompt, false, task.options);
     std::list<job> one;
-    one.push_back({.task = std::move(task), .generation = std::move(made)});
+    one.push_back({.task = {.session = session(std::unique_ptr<session::state>()), .prompt = {}},
+                   .generation = std::move(made)});
+    job& j = one.front();
+    j.task = std::move(task);
     try {
       return state_->take_in(one);
-    } catch (...) {
-      job& j = one.front();
-      if (j.on_text) j.task.on_text = *j.on_text;
+    } catch (...) {  // the task stays the caller's
+      if (j.on_text) j.task.on_text = std::move(*j.on_text);
       task = std::move(j.task);
       throw;
     }
@@ -222,8 +239,9 @@ void scheduler::state::check(const scheduler_task& task) const {
 
 scheduler::task_id scheduler::state::take_in(std::list<job>& one) {
   job& j = one.front();
+  j.end.emplace_back();
   if (j.task.on_text) {
-    j.on_text = std::make_shared<const decltype(j.task.on_text)>(std::move(j.task.on_text));
+    j.on_text = std::make_shared<decltype(j.task.on_text)>(std::move(j.task.on_text));
   }
   j.promised = pages_wanted(j);
   check_possible(j);
@@ -444,43 +462,48 @@ bool scheduler::state::take_token(job& j) {
 
 void scheduler::state::give_out(job& j) {
   if (text_of(j).piece.empty() || !j.on_text) return;
-  calls.push_back([tell = j.on_text, piece = text_of(j).piece] { (*tell)(piece); });
+  calls.push_back({.on_text = j.on_text, .piece = text_of(j).piece});
 }
 
-void scheduler::state::fail(job& j, std::exception_ptr failure) {
+void scheduler::state::fail(job& j, std::exception_ptr failure) noexcept {
   end(running, j, finish_reason::none, std::move(failure));
 }
 
-void scheduler::state::cancel(std::list<job>& from, job& j) {
-  text_of(j).piece.clear();
-  text_of(j).finish(finish_reason::cancelled);  // gives out what was held back
-  give_out(j);
+void scheduler::state::cancel(std::list<job>& from, job& j) noexcept {
+  try {
+    text_of(j).piece.clear();
+    text_of(j).finish(finish_reason::cancelled);  // gives out what was held back
+    give_out(j);
+  } catch (...) {  // no memory for its text
+    return end(from, j, finish_reason::none, std::current_exception());
+  }
   end(from, j, finish_reason::cancelled, nullptr);
 }
 
 void scheduler::state::end(std::list<job>& from, job& j, finish_reason why,
-                           std::exception_ptr failure) {
+                           std::exception_ptr failure) noexcept {
   session::state& s = of(j);
   if (j.before && s.waiting() > 0) {
     if (s.cached > *j.before) s.logits.clear();  // those of a token before
     s.take_back(*j.before, j.had);
   }
   if (j.task.on_end) {
-    // std::function wants to copy what it holds
-    auto ended = std::make_shared<nibble::session>(std::move(j.task.session));
-    calls.push_back([tell = std::move(j.task.on_end), ended, why, failure] {
-      tell(std::move(*ended), why, failure);
-    });
+    call& last = j.end.front();
+    last.on_end = std::move(j.task.on_end);
+    last.session.emplace(std::move(j.task.session));
+    last.why = why;
+    last.failure = std::move(failure);
+    calls.splice(calls.end(), j.end);
   }
   from.remove_if([&](const job& other) { return &other == &j; });
 }
 
 void scheduler::state::make_calls(std::unique_lock<std::mutex>& lock) {
   while (!calls.empty()) {
-    const auto call = std::move(calls.front());
-    calls.pop_front();
+    std::list<call> one;
+    one.splice(one.end(), calls, calls.begin());
     lock.unlock();
-    call();
+    one.front().make();
     lock.lock();
   }
 }

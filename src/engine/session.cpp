@@ -39,11 +39,12 @@ void session::append(std::span<const token> tokens, const logits_visitor& visit)
 }
 
 token session::sample() {
-  return state_->sample(state_->sampler);
+  return with_memory_for("a token", [&] { return state_->sample(state_->sampler); });
 }
 
 void session::set_sampling(const sampling_options& sampling) {
-  state_->sampler = state_->loaded->make_sampler(sampling);
+  with_memory_for("the sampling",
+                  [&] { state_->sampler = state_->loaded->make_sampler(sampling); });
 }
 
 std::span<const token> session::tokens() const noexcept {
@@ -57,7 +58,7 @@ void session::truncate(std::int32_t count) {
   state_->truncate(count);
 }
 void session::shift(std::int32_t keep, std::int32_t drop) {
-  state_->shift(keep, drop);
+  with_memory_for("the session", [&] { state_->shift(keep, drop); });
 }
 
 std::uint64_t session::seed() const noexcept {

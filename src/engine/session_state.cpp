@@ -1,6 +1,7 @@
 // A session's tokens and pages.
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <nibble/base/concat.hpp>
 #include <numeric>
 #include <utility>
@@ -192,16 +193,27 @@ void session::state::complete(std::size_t count) {
 }
 
 template <typename Visit>
-void session::state::compute(std::size_t count, std::span<const std::int32_t> outputs,
-                             Visit visit) {
+void session::state::compute(std::size_t count, std::size_t all,
+                             std::span<const std::int32_t> outputs, Visit visit) {
+  const auto before = static_cast<double>(all - waiting());
+  const auto tell = [&](double share) {
+    tell_done(before + share * static_cast<double>(count), all);
+  };
+  std::function<void(double)> progress;
+  if (options.progress) progress = std::cref(tell);
   const batch_chunk chunk = prepare(count);
   {
     const std::lock_guard lock(loaded->running);
     visit(loaded->steps->run({.tokens = std::span(tokens).subspan(cached, count),
                               .chunks = {&chunk, 1},
-                              .outputs = outputs}));
+                              .outputs = outputs},
+                             progress));
   }
   complete(count);
+}
+
+void session::state::tell_done(double done, std::size_t all) const {
+  if (options.progress && all > 1) options.progress(done / static_cast<double>(all));
 }
 
 void session::state::append(std::span<const token> more, std::stop_token cancel) {
@@ -213,14 +225,16 @@ void session::state::append(std::span<const token> more, std::stop_token cancel)
   const auto batch_size = static_cast<std::size_t>(loaded->plan.limits.max_tokens);
   const std::size_t all = waiting();
   try {
+    tell_done(0, all);
     while (waiting() > 0) {
       if (cancel.stop_requested()) throw error(errc::cancelled, "the work was cancelled.");
       const std::size_t count = std::min(batch_size, waiting());
       const auto last = static_cast<std::int32_t>(count - 1);
       const bool wanted = count == waiting();
-      compute(count, {&last, wanted ? 1u : 0u}, [&](std::span<const float> found) {
+      compute(count, all, {&last, wanted ? 1u : 0u}, [&](std::span<const float> found) {
         if (wanted) logits.assign(found.begin(), found.end());
       });
+      tell_done(static_cast<double>(all - waiting()), all);
     }
   } catch (...) {
     if (cached > before) logits.clear();  // those of a token before
@@ -245,17 +259,19 @@ void session::state::append(std::span<const token> more, const logits_visitor& v
   queue(more, tokens.size());
   const std::size_t before = tokens.size() - queued, all = waiting();
   const auto n_vocab = static_cast<std::size_t>(loaded->hp.n_vocab);
-  std::vector<std::int32_t> outputs(std::min(batch_size, all));
-  std::iota(outputs.begin(), outputs.end(), 0);
-  std::vector<float> found;
   try {
+    std::vector<std::int32_t> outputs(std::min(batch_size, all));
+    std::iota(outputs.begin(), outputs.end(), 0);
+    std::vector<float> found;
+    tell_done(0, all);
     while (waiting() > 0) {
       const std::size_t count = std::min(batch_size, waiting()), at = cached;
-      compute(count, std::span(outputs).first(count), [&](std::span<const float> all_found) {
+      compute(count, all, std::span(outputs).first(count), [&](std::span<const float> all_found) {
         found.assign(all_found.begin(), all_found.end());
       });
       // before the visitor, which may throw
       logits.assign(found.end() - static_cast<std::ptrdiff_t>(n_vocab), found.end());
+      tell_done(static_cast<double>(all - waiting()), all);
       if (at + count <= before) continue;  // computed again, for those that follow
       const std::size_t again = before > at ? before - at : 0;
       visit(at + again - before, std::span<const float>(found).subspan(again * n_vocab));

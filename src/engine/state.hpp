@@ -116,10 +116,13 @@ struct session::state {
   void make_room(std::size_t more);
 
  private:
-  // Computes one batch of tokens that wait; outputs are indices in it. Gives their logits,
-  // [outputs, n_vocab], valid while `running` is locked.
+  // Computes one batch of the `all` tokens that waited; outputs are indices in it. Gives their
+  // logits, [outputs, n_vocab], valid while `running` is locked.
   template <typename Visit>
-  void compute(std::size_t count, std::span<const std::int32_t> outputs, Visit visit);
+  void compute(std::size_t count, std::size_t all, std::span<const std::int32_t> outputs,
+               Visit visit);
+  // Of `all` tokens.
+  void tell_done(double done, std::size_t all) const;
   // Everything is to be computed again.
   void forget_pages();
   void forget_lost_pages();

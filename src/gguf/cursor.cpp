@@ -47,7 +47,7 @@ void cursor::expect_room(std::uint64_t count, std::uint64_t each, const char* wh
   fail(errc::bad_file,
        concat(count, " ", what, " are announced; at ", each, " bytes or more each, the ",
               remaining(), " bytes that ",
-              limit_ < bytes_.size() ? "the limit of 64 MiB for a header leaves" : "are left",
+              limit_ < size_ ? "the limit of 64 MiB for a header leaves" : "are left",
               " hold at most ", remaining() / each),
        position_);
 }
@@ -65,8 +65,8 @@ void cursor::fail(errc code, const std::string& sentence, std::uint64_t offset) 
 void cursor::fail_short(std::uint64_t size, const char* what) const {
   fail(errc::bad_file,
        concat(what, " takes ", size, " bytes, and ",
-              limit_ < bytes_.size() ? "a header of at most 64 MiB has " : "the file has ",
-              remaining(), " left"),
+              limit_ < size_ ? "a header of at most 64 MiB has " : "the file has ", remaining(),
+              " left"),
        position_);
 }
 

@@ -2,6 +2,7 @@
 // entry that was being read.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -20,13 +21,14 @@ namespace nibble::inline NIBBLE_ABI::gguf {
 static_assert(std::endian::native == std::endian::little,
               "GGUF files are little-endian and are read in place");
 
+// Thrown where a file goes on behind the bytes that a cursor has of it: not an error.
+struct more_bytes_needed {};
+
 class cursor {
  public:
-  // `file` outlives the cursor.
-  cursor(std::span<const std::byte> bytes, const std::string& file) noexcept
-      : bytes_(bytes),
-        limit_(bytes.size() < max_header_bytes ? bytes.size() : max_header_bytes),
-        file_(file) {}
+  // `bytes` begin a file of `size` bytes, whose name is `file`, which outlives the cursor.
+  cursor(std::span<const std::byte> bytes, std::uint64_t size, const std::string& file) noexcept
+      : bytes_(bytes), size_(size), limit_(std::min(size, max_header_bytes)), file_(file) {}
 
   std::uint64_t position() const noexcept { return position_; }
   std::uint64_t remaining() const noexcept { return limit_ - position_; }
@@ -48,6 +50,7 @@ class cursor {
 
   std::span<const std::byte> take(std::uint64_t size, const char* what) {
     if (size > remaining()) fail_short(size, what);
+    if (size > bytes_.size() - position_) throw more_bytes_needed();
     const auto result = bytes_.subspan(position_, size);
     position_ += size;
     return result;
@@ -65,7 +68,7 @@ class cursor {
   [[noreturn]] void fail_short(std::uint64_t size, const char* what) const;
 
   std::span<const std::byte> bytes_;
-  std::uint64_t limit_;
+  std::uint64_t size_, limit_;
   std::uint64_t position_ = 0;
   const std::string& file_;
   const char* kind_ = "the header";

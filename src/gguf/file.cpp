@@ -1,3 +1,4 @@
+#include <nibble/base/checked.hpp>
 #include <nibble/base/concat.hpp>
 #include <nibble/gguf/file.hpp>
 #include <unordered_map>
@@ -28,6 +29,20 @@ struct file::state {
   void open_parts(const std::string& path, part&& opened, const split_keys& keys);
   void index_keys();
 };
+
+// Headers have some KiB, and some MiB with a vocabulary.
+constexpr std::uint64_t first_header_bytes = 1 << 20;
+
+part read_part(mapping& from, const std::string& name, std::uint32_t index,
+               const open_options& options) {
+  for (std::uint64_t size = first_header_bytes;; size *= 2) {
+    try {
+      return parse_part(from.read_header(size), from.bytes(), name, index, options);
+    } catch (const more_bytes_needed&) {
+      // ends with all that there are, or with the limit for headers
+    }
+  }
+}
 
 // Adds the tensors of the next part.
 void file::state::append(const part& p, const std::string& part_name) {
@@ -67,9 +82,9 @@ void file::state::open_parts(const std::string& path, part&& opened, const split
     const bool known = i == keys.number;
     parts.push_back(known ? std::move(opened_map[0]) : mapping(part_name));
     paths.emplace_back(part_name);
-    part p = known && i == 0 ? std::move(opened)
-                             : parse_part(parts.back().bytes(), part_name,
-                                          static_cast<std::uint32_t>(i), options);
+    part p = known && i == 0
+                 ? std::move(opened)
+                 : read_part(parts.back(), part_name, static_cast<std::uint32_t>(i), options);
     const split_keys found = read_split_keys(p, part_name);
     if (found.number != i || found.count != keys.count) {
       throw error(errc::bad_file,
@@ -91,7 +106,7 @@ void file::state::open_parts(const std::string& path, part&& opened, const split
 void file::state::open(const std::filesystem::path& path) {
   name = path.string();
   parts.emplace_back(path);
-  part p = parse_part(parts[0].bytes(), name, 0, options);
+  part p = read_part(parts[0], name, 0, options);
   const split_keys keys = read_split_keys(p, name);
   if (keys.count > 1) {
     open_parts(name, std::move(p), keys);
@@ -105,7 +120,7 @@ void file::state::open(const std::filesystem::path& path) {
 
 void file::state::open(std::span<const std::byte> bytes) {
   parts.emplace_back(bytes);
-  part p = parse_part(bytes, name, 0, options);
+  part p = read_part(parts[0], name, 0, options);
   const split_keys keys = read_split_keys(p, name);
   if (keys.count > 1) {
     throw error(errc::unsupported,
@@ -216,6 +231,20 @@ std::span<const std::byte> file::data(const tensor_info& tensor) const {
                 {.file = state_->name, .tensor = printable(tensor.name)});
   }
   return {tensor.view.data, tensor.bytes};
+}
+
+std::span<const std::byte> file::read(const tensor_info& tensor, std::uint64_t offset,
+                                      std::size_t bytes, std::vector<std::byte>& buffer) const {
+  const auto end = checked_add(offset, bytes);
+  if (!has_data() || !end || *end > tensor.bytes) {
+    throw error(errc::invalid_argument,
+                concat(bytes, " bytes from byte ", offset, " on are not to be had of ",
+                       has_data() ? tensor.bytes : 0),
+                {.file = state_->name, .tensor = printable(tensor.name)});
+  }
+  return with_memory_for("a tensor's data", [&] {
+    return state_->parts[tensor.part].read(tensor.offset + offset, bytes, buffer, tensor.name);
+  });
 }
 
 // Without data the addresses may lie behind the mapping, where something else may be.

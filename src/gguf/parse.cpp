@@ -168,14 +168,14 @@ std::vector<key_value> read_metadata(cursor& in, std::uint64_t count) {
   return out;
 }
 
-std::uint64_t read_alignment(cursor& in, std::span<const std::byte> bytes,
+std::uint64_t read_alignment(cursor& in, std::span<const std::byte> header,
                              const std::vector<key_value>& metadata) {
   const auto found = std::find_if(metadata.begin(), metadata.end(),
                                   [](const key_value& kv) { return kv.key == alignment_key; });
   if (found == metadata.end()) return default_alignment;
   in.about("key", found->key);
   const auto offset = static_cast<std::uint64_t>(
-      reinterpret_cast<const std::byte*>(found->key.data()) - bytes.data());
+      reinterpret_cast<const std::byte*>(found->key.data()) - header.data());
   const auto* alignment = std::get_if<std::uint32_t>(&found->value.data);
   if (alignment == nullptr) {
     in.fail(errc::bad_file,
@@ -320,9 +320,9 @@ void place_tensors(cursor& in, std::span<const std::byte> bytes, const std::vect
 
 }  // namespace
 
-part parse_part(std::span<const std::byte> bytes, const std::string& name, std::uint32_t index,
-                const open_options& options) {
-  cursor in(bytes, name);
+part parse_part(std::span<const std::byte> header, std::span<const std::byte> bytes,
+                const std::string& name, std::uint32_t index, const open_options& options) {
+  cursor in(header, bytes.size(), name);
   part out;
   out.version = read_version(in);
   const std::uint64_t counts_at = in.position();
@@ -338,7 +338,7 @@ part parse_part(std::span<const std::byte> bytes, const std::string& name, std::
   }
 
   out.metadata = read_metadata(in, key_count);
-  out.alignment = read_alignment(in, bytes, out.metadata);
+  out.alignment = read_alignment(in, header, out.metadata);
 
   in.about("the tensor directory");
   in.expect_room(tensor_count, min_tensor_bytes, "tensors");

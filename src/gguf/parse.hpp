@@ -18,8 +18,10 @@ struct part {
   std::uint64_t absent_bytes = 0;    // of tensor data, see file::absent_bytes
 };
 
-// Views into `bytes`; throws error(bad_file) or error(unsupported). `name` stands for the file.
-part parse_part(std::span<const std::byte> bytes, const std::string& name, std::uint32_t index,
-                const open_options& options);
+// Views into `header`, the first bytes of the file, but for those of tensor data, which point into
+// all its `bytes`: they are not touched. `name` stands for the file. Throws error (bad_file,
+// unsupported), and more_bytes_needed.
+part parse_part(std::span<const std::byte> header, std::span<const std::byte> bytes,
+                const std::string& name, std::uint32_t index, const open_options& options);
 
 }  // namespace nibble::inline NIBBLE_ABI::gguf

@@ -301,10 +301,10 @@ std::vector<std::filesystem::path> writer::write(const std::filesystem::path& pa
     }
     out.finish();
   }
+  std::vector<std::filesystem::path> written;  // once they have their names, nothing may fail
+  for (const output_file& out : files) written.push_back(out.path());
   // the first part last: whoever finds it finds the others
   std::for_each(files.rbegin(), files.rend(), [](output_file& out) { out.publish(); });
-  std::vector<std::filesystem::path> written;
-  for (const output_file& out : files) written.push_back(out.path());
   return written;
 }
 

@@ -398,7 +398,8 @@ bool page_pool::shift(kv_sequence& s, std::int32_t keep, std::int64_t drop, std:
   const std::lock_guard lock(state_->mutex);
   kv_table& table = s.table;
   if (keep != table.keep) {
-    for (kv_table::group& g : table.groups) {
+    std::vector<kv_table::group> groups;  // nothing has changed where memory is lacking
+    for (const kv_table::group& g : table.groups) {
       std::vector<page_id> head(head_pages(keep), no_page), tail;
       const auto first = static_cast<std::int64_t>(head.size());
       for (std::int64_t p = 0; p < std::min(first, end_page(g)); ++p) {
@@ -409,8 +410,9 @@ bool page_pool::shift(kv_sequence& s, std::int32_t keep, std::int64_t drop, std:
           shorter ? first : std::max(first, std::min(g.tail_first, end_page(g)));
       tail.reserve(g.tail.capacity());
       for (std::int64_t p = tail_first; p < end_page(g); ++p) tail.push_back(g.at(p));
-      g = {std::move(head), std::move(tail), tail_first};
+      groups.push_back({std::move(head), std::move(tail), tail_first});
     }
+    table.groups = std::move(groups);
     table.keep = keep;
   }
   table.dropped += drop;

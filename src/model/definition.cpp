@@ -31,7 +31,9 @@ std::vector<float> read_rope_factors(const gguf::file& file, const hparams& hp) 
   std::vector<float> factors(pairs, 1.0f);
   // without data nothing is computed, and sizes do not depend on the factors
   if (!file.has_data()) return factors;
-  decode_row(found->view.format, found->view.data, pairs, factors.data());
+  std::vector<std::byte> buffer;
+  const auto stored = file.read(*found, 0, found->bytes, buffer);
+  decode_row(found->view.format, stored.data(), pairs, factors.data());
   for (std::size_t i = 0; i < pairs; ++i) {
     const float f = factors[i];
     if (!(f > 0) || !std::isfinite(f)) {

@@ -147,7 +147,9 @@ std::vector<float> floats_of(const gguf::file& file, const gguf::tensor_info& te
          concat("its type is ", format_name(tensor.view.format), "; f32 was expected"));
   }
   std::vector<float> out(tensor.bytes / sizeof(float));
-  if (!out.empty()) std::memcpy(out.data(), tensor.view.data, out.size() * sizeof(float));
+  std::vector<std::byte> buffer;
+  const auto stored = file.read(tensor, 0, out.size() * sizeof(float), buffer);
+  if (!out.empty()) std::memcpy(out.data(), stored.data(), stored.size());
   return out;
 }
 
@@ -249,9 +251,9 @@ bool importance::says_nothing() const {
 
 imatrix read_imatrix(const std::filesystem::path& path) {
   return with_memory_for("the importance matrix", [&] {
-    const gguf::mapping map(path);
-    if (begins_as_gguf(map.bytes())) return read_gguf(gguf::file(path));
-    return read_dat(map.bytes(), path.string());
+    gguf::mapping file(path);
+    if (begins_as_gguf(file.read_header(4))) return read_gguf(gguf::file(path));
+    return read_dat(file.read_header(file.bytes().size()), path.string());
   });
 }
 

@@ -33,7 +33,9 @@ void add_values(fingerprint& to, const gguf::file& model, const gguf::tensor_inf
   const std::uint64_t columns = tensor.view.shape.columns();
   if (tensor.view.shape.rows() != 1 || !has_format(tensor.view.format)) return;
   std::vector<float> values(columns);
-  decode_row(tensor.view.format, model.data(tensor).data(), columns, values.data());
+  std::vector<std::byte> buffer;
+  const auto stored = model.read(tensor, 0, tensor.bytes, buffer);
+  decode_row(tensor.view.format, stored.data(), columns, values.data());
   to.add(std::as_bytes(std::span(values)));
 }
 

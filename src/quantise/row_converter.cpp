@@ -51,7 +51,7 @@ row_converter::row_converter(thread_team& team, const gguf::file& file, std::sto
     : team_(team),
       file_(file),
       cancel_(std::move(cancel)),
-      values_(static_cast<std::size_t>(team.size())) {}
+      scratch_(static_cast<std::size_t>(team.size())) {}
 
 row_converter::layout row_converter::lay_out(const conversion& what) {
   const nibble::shape& s = what.from->view.shape;
@@ -76,11 +76,13 @@ row_converter::rows row_converter::rows_of(const layout& l, std::uint64_t chunk)
 }
 
 void row_converter::convert_rows(const conversion& what, const layout& l, const rows& r,
-                                 std::vector<float>& values, std::span<std::byte> out) const {
+                                 scratch& own, std::span<std::byte> out) const {
   const tensor_view& view = what.from->view;
+  std::vector<float>& values = own.values;
   values.resize(r.count * l.columns);
-  const std::byte* const from = view.data + r.first * l.row_bytes_from;
-  decode_row(view.format, from, values.size(), values.data());
+  const auto stored =
+      file_.read(*what.from, r.first * l.row_bytes_from, r.count * l.row_bytes_from, own.stored);
+  decode_row(view.format, stored.data(), values.size(), values.data());
   const float most = check_finite(file_, *what.from, values, r.first * l.columns);
 
   std::vector<float> weights;
@@ -130,13 +132,12 @@ void row_converter::convert(const conversion& what, const gguf::byte_sink& sink,
            chunk = next++) {
         const rows r = rows_of(l, chunk);
         convert_rows(
-            what, l, r, values_[static_cast<std::size_t>(thread)],
+            what, l, r, scratch_[static_cast<std::size_t>(thread)],
             std::span(out).subspan((r.first - begin) * l.row_bytes_to, r.count * l.row_bytes_to));
       }
     });
     check_cancel();  // before bytes are used that may not be there
     made = out;
-    release(*what.from, begin * l.row_bytes_from, end * l.row_bytes_from);
     done((end - begin) * l.row_bytes_from);
   }
   if (!made.empty()) sink(made);
@@ -149,15 +150,14 @@ void row_converter::copy(const gguf::tensor_info& tensor, const gguf::byte_sink&
   for (std::uint64_t at = 0; at < tensor.bytes; at += copy_bytes) {
     check_cancel();
     const std::uint64_t size = std::min(copy_bytes, tensor.bytes - at);
-    const std::span bytes(tensor.view.data + at, size);
+    const auto bytes = file_.read(tensor, at, size, scratch_[0].stored);
     if (check) {
-      std::vector<float>& values = values_[0];
+      std::vector<float>& values = scratch_[0].values;
       values.resize(size / value_bytes);
       decode_row(tensor.view.format, bytes.data(), values.size(), values.data());
       check_finite(file_, tensor, values, at / value_bytes);
     }
     sink(bytes);
-    release(tensor, at, at + size);
     done(size);
   }
 }
@@ -166,18 +166,6 @@ void row_converter::check_cancel() const {
   if (cancel_.stop_requested()) {
     throw error(errc::cancelled, "quantising was cancelled; nothing was written.");
   }
-}
-
-// Gives up the pages of these bytes of the tensor's data, and one before them: the range before
-// these may have ended inside it.
-void row_converter::release(const gguf::tensor_info& tensor, std::uint64_t begin,
-                            std::uint64_t end) const {
-  constexpr std::uint64_t largest_page = 1 << 16;
-  begin -= std::min(begin, largest_page);
-  gguf::tensor_info part = tensor;
-  part.offset += begin;
-  part.bytes = end - begin;
-  file_.release(part);
 }
 
 }  // namespace nibble::inline NIBBLE_ABI

@@ -34,7 +34,7 @@ class row_converter {
   row_converter(thread_team& team, const gguf::file& file, std::stop_token cancel);
 
   // Sends the tensor's new bytes to `sink`, and tells `done` how many bytes of it were read since
-  // the last call. Pages of the file are given up behind it.
+  // the last call.
   // Throws error: cancelled; bad_file for values that are not finite, or too large; what
   // quantise_rows throws.
   void convert(const conversion& what, const gguf::byte_sink& sink,
@@ -52,18 +52,21 @@ class row_converter {
   struct rows {
     std::uint64_t first, count, matrix;
   };
+  struct scratch {
+    std::vector<std::byte> stored;
+    std::vector<float> values;
+  };
   static layout lay_out(const conversion& what);
   static rows rows_of(const layout& l, std::uint64_t chunk);
-  void convert_rows(const conversion& what, const layout& l, const rows& r,
-                    std::vector<float>& values, std::span<std::byte> out) const;
+  void convert_rows(const conversion& what, const layout& l, const rows& r, scratch& own,
+                    std::span<std::byte> out) const;
   void check_cancel() const;
-  void release(const gguf::tensor_info& tensor, std::uint64_t begin, std::uint64_t end) const;
 
   thread_team& team_;
   const gguf::file& file_;
   std::stop_token cancel_;
-  std::vector<std::vector<float>> values_;  // for each thread
-  std::vector<std::byte> waves_[2];         // one is written while the other is made
+  std::vector<scratch> scratch_;     // for each thread
+  std::vector<std::byte> waves_[2];  // one is written while the other is made
 };
 
 }  // namespace nibble::inline NIBBLE_ABI

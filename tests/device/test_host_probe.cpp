@@ -1,3 +1,5 @@
+#include <sys/resource.h>
+
 #include <filesystem>
 #include <fstream>
 #include <nibble/base/bytes.hpp>
@@ -93,7 +95,9 @@ TEST_CASE("limits of control groups, version 2") {
       .file("sys/fs/cgroup/a/cpu.max", "150000 100000\n")
       .file("sys/fs/cgroup/a/b/memory.max", "max\n")
       .file("sys/fs/cgroup/a/memory.max", "2147483648\n")
-      .file("sys/fs/cgroup/a/memory.current", "536870912\n");
+      .file("sys/fs/cgroup/a/memory.current", "1073741824\n")
+      .file("sys/fs/cgroup/a/memory.stat",
+            "anon 1\nfile 536870912\ninactive_file 268435456\nactive_file 268435456\n");
   const auto limits = nibble::read_cgroup_limits(root.path());
   REQUIRE(limits.cpus == 1.5);
   REQUIRE(limits.memory_bytes == 2_GiB);
@@ -124,6 +128,40 @@ TEST_CASE("no quota, no files") {
   REQUIRE_FALSE(nibble::read_cgroup_limits(root.path()).cpus);
   REQUIRE(nibble::read_memory(root.path()).total == 0);
 }
+
+TEST_CASE("cached files of a control group are free memory, version 1") {
+  fake_root root("v1-cache");
+  root.file("proc/self/cgroup", "4:memory:/\n")
+      .file("proc/meminfo", "MemTotal: 4194304 kB\nMemAvailable: 4194304 kB\n")
+      .file("sys/fs/cgroup/memory/memory.limit_in_bytes", "2147483648\n")
+      .file("sys/fs/cgroup/memory/memory.usage_in_bytes", "2147483648\n")
+      .file("sys/fs/cgroup/memory/memory.stat",
+            "inactive_file 7\ntotal_inactive_file 1073741824\ntotal_active_file 536870912\n");
+  REQUIRE(nibble::read_memory(root.path()).free == 1_GiB + 512_MiB);
+}
+
+// A sanitizer has terabytes of address space, and would get no more.
+#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST_CASE("limits of the process itself") {
+  fake_root root("ulimit");
+  root.file("proc/meminfo", "MemTotal: 4194304 kB\nMemAvailable: 4194304 kB\n")
+      .file("proc/self/status", "Name:\ta b\nVmSize:\t 2097152 kB\nVmData:\t 1048576 kB\n");
+  REQUIRE(nibble::read_memory(root.path()).free == 4_GiB);
+  for (const bool data : {true, false}) {
+    struct rlimit before {};
+    const auto resource = data ? RLIMIT_DATA : RLIMIT_AS;
+    REQUIRE(::getrlimit(resource, &before) == 0);
+    if (before.rlim_cur != RLIM_INFINITY) continue;
+    struct rlimit limited = before;
+    limited.rlim_cur = 3_GiB;
+    REQUIRE(::setrlimit(resource, &limited) == 0);
+    const auto memory = nibble::read_memory(root.path());
+    REQUIRE(::setrlimit(resource, &before) == 0);
+    CHECK(memory.total == 3_GiB);
+    CHECK(memory.free == (data ? 2_GiB : 1_GiB));
+  }
+}
+#endif
 
 TEST_CASE("this machine has a processor and memory") {
   REQUIRE_FALSE(nibble::allowed_cpus().empty());

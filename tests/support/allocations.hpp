@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <nibble/base/error.hpp>
 #include <utility>
 
@@ -14,6 +15,13 @@ namespace test {
 // Of all threads, since they were last set.
 extern std::atomic<std::size_t> greatest_allocation;  // bytes
 extern std::atomic<std::size_t> allocations;          // how many
+extern std::atomic<std::int64_t> live_allocations;    // that were not given back
+
+// Requests of all threads are counted from `requests` = 0 on if failures_begin is not 0: those from
+// the how manieth on, up to but without the other, fail.
+extern std::atomic<std::size_t> failures_begin, failures_end, requests;
+// Counts one, and whether it is to fail. Allocations ask this, and whatever else a test makes fail.
+bool request_fails() noexcept;
 
 // The allocation of this thread that fails, counted from now; none at 0.
 extern thread_local std::size_t allocation_that_fails;

@@ -10,6 +10,7 @@ namespace nibble::inline NIBBLE_ABI {
 template <typename... Parts>
 [[nodiscard]] std::string concat(const Parts&... parts) {
   std::ostringstream out;
+  out.exceptions(std::ios::badbit);  // no memory is an exception, and not half a sentence
   (out << ... << parts);
   return std::move(out).str();
 }

@@ -44,7 +44,8 @@ struct session_timings {
 
 // One use: iterate over it once. It refers to its session, which may be moved but must outlive it.
 // Nothing is computed before begin(). Every piece is whole UTF-8 and is valid until the iterator
-// moves on.
+// moves on. One that throws is over; the session is where the last token that was computed left it,
+// and goes on with another generation.
 class NIBBLE_API generation {
  public:
   class NIBBLE_API iterator {

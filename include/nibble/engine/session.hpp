@@ -33,6 +33,11 @@ struct session_options {
   std::int32_t keep = 0;
   // How many shift drops; 0: half of those that it may.
   std::int32_t drop = 0;
+  // Called while tokens are appended, if they are more than one, with the share that is computed:
+  // first with 0, last with 1. By append() and the session's generations, on their thread; not by a
+  // scheduler. It must not compute with the model. It may throw, which ends the append as errors
+  // do.
+  std::function<void(double)> progress = {};
 };
 
 // Sessions of one model may be used from different threads at once; one session may not. One that

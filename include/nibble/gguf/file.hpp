@@ -48,10 +48,11 @@ struct open_options {
   bool header_only = false;
 };
 
-// An open file. Everything that it gives out points into the mapping and lives as long as it does;
-// moving it moves nothing. All bounds are checked when it is opened, against the size that the file
-// has then: truncating a file while it is mapped makes the system raise SIGBUS at the next touch of
-// a lost page, and no library can prevent that. Replace files by renaming, as gguf::writer does.
+// An open file. Everything that it gives out points into its memory or a mapping, and lives as long
+// as it does; moving it moves nothing. All bounds are checked when it is opened, against the size
+// that the file has then. Truncating a file makes the system raise SIGBUS at the next touch of a
+// lost page of a mapping: that is so for data() alone, for read() and all else it is an error.
+// Replace files by renaming, as gguf::writer does.
 //
 // Refused beyond what the specification says: headers above 64 MiB, alignments above 1 MiB, arrays
 // nested more than 4 deep or more than 65536 of them, empty keys and tensor names, types without a
@@ -102,6 +103,11 @@ class NIBBLE_API file {
   std::uint64_t absent_bytes() const noexcept;
   // The bytes of a tensor. Throws error(invalid_argument) unless has_data().
   std::span<const std::byte> data(const tensor_info& tensor) const;
+  // Bytes of a tensor, `offset` bytes into it, read into `buffer` unless the file lies in memory.
+  // Throws error: io (the file was cut off, or written to since it was opened), out_of_memory,
+  // invalid_argument.
+  std::span<const std::byte> read(const tensor_info& tensor, std::uint64_t offset,
+                                  std::size_t bytes, std::vector<std::byte>& buffer) const;
 
   // Tells the system that the pages of this tensor will be read soon, or will not be needed again.
   void prefetch(const tensor_info& tensor) const noexcept;
