@@ -168,7 +168,9 @@ void model::state::load_anywhere(const gguf::file& file, const model_definition&
       failed = e.device().empty() ? name_of_cpu(plan) : e.device();
       if (failed.empty()) throw;
       for (const device_use& use : plan.devices) {
-        if (use.device.name == failed) planned = use.total();
+        // a disk's blocks work in the CPU's memory
+        const bool shares = use.device.kind == device_kind::disk && failed == name_of_cpu(plan);
+        if (use.device.name == failed || shares) planned += use.total();
       }
     }
     steps.reset();
