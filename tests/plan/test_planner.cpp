@@ -467,7 +467,7 @@ TEST_CASE("experts that stay on disk get what is left of the memory") {
     for (const auto& b : p.blocks) {
       CHECK((b.on_demand > 0) == (b.block.kind == block_kind::feed_forward));
       CHECK((b.device == 1 || b.on_demand == 0));
-      CHECK(b.streamed == 0);  // routers are kept
+      if (b.on_demand > 0) CHECK(b.streamed == 0);  // routers are kept
     }
     const auto& experts = p.devices[1].experts;
     CHECK(experts.slot_bytes > 0);

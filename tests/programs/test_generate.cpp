@@ -165,7 +165,7 @@ TEST_CASE("generate: bad values are refused, each by a sentence that names the o
       {{"--system", "Be brief."}, {"--system", "--chat"}},
       {{"--echo", "--chat"}, {"--echo", "--chat"}},
       {{"--context", "-1"}, {"--context", "-1"}},
-      {{"--context", "268435456"}, {"KV cache", "shorter context"}, 1},
+      {{"--context", "268435456"}, {"KV cache", "With a context of"}, 1},
       {{"--context", "300000000"}, {"--context", "300000000", "268435456"}},
       {{"--batch", "0"}, {"--batch", "0", "1 to 65536"}},
       {{"--threads", "100000"}, {"--threads", "100000", "0 to 1024"}},
