@@ -207,13 +207,12 @@ void devices::add_found(const nibble::devices::hardware& found, const nibble::de
                    "--measure measures it.");
 }
 
-void devices::add_disk() {
+void devices::add_disk(double bytes_per_second) {
   nibble::device_speed speed = offers_.back().speed;
   for (std::size_t i = 0; i < sizes_.size(); ++i) {
     if (sizes_[i]->info().kind == nibble::device_kind::cpu) speed = offers_[i].speed;
   }
-  add(nibble::make_disk_sizes(),
-      nibble::streamed_speed(std::move(speed), nibble::typical_disk_bytes_per_second));
+  add(nibble::make_disk_sizes(), nibble::streamed_speed(std::move(speed), bytes_per_second));
 }
 
 void devices::add(std::unique_ptr<nibble::device_sizes> sizes, nibble::device_speed speed) {
@@ -235,8 +234,7 @@ void devices::describe(const std::string& text) {
                                 ": a disk is described by its rate, such as disk:3GB/s, after a "
                                 "cpu, in whose memory it works");
     }
-    add_disk();
-    offers_.back().speed = nibble::streamed_speed(offers_.back().speed, *rate);
+    add_disk(static_cast<double>(*rate));
     return;
   }
   const description d = read_description(text);

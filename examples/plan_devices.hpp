@@ -28,7 +28,7 @@ class devices {
           bool measure);
 
   // This machine's disk, from which blocks are read that fit into no memory.
-  void add_disk();
+  void add_disk(double bytes_per_second = nibble::typical_disk_bytes_per_second);
 
   std::span<const nibble::offered_device> offers() const { return offers_; }
   const std::vector<std::string>& notes() const { return notes_; }
